@@ -1,0 +1,97 @@
+"""Every error that cowfs raises on purpose, in one tree.
+
+The text of each is one line that a user can act on; ``mount`` gives each leaf an errno, ``cli`` an exit code.
+
+    CowfsError
+    ├── DatabaseError              the bytes on disk are not what they should be
+    │   ├── NotADatabase           no LMDB environment is here (foreign, empty or missing file)
+    │   ├── CorruptDatabase        an LMDB file with a damaged or missing page; names the page
+    │   └── UnsupportedFormat      a data version, or a cowfs format, that this cowfs does not read
+    ├── InputError                 the caller asked for something that cannot be
+    │   ├── SchemaError            an attribute's definition is wrong, or cannot be changed so
+    │   ├── TransactionError       a form of the transaction data is wrong; names form, attribute, reason
+    │   ├── NotFound               no such entity, attribute, snapshot or name
+    │   ├── ReadOnly               that path cannot be written
+    │   └── PlaceError             a directory cannot be used for what was asked (mount point, target of a restore)
+    └── SystemFailure              the machine said no
+        ├── AccessDenied           no permission
+        ├── DiskFull               no room left; nothing was committed
+        ├── ReadersFull            all reader slots of the environment are taken
+        ├── EnvironmentFailure     LMDB or the operating system failed in another way
+        └── MountError             FUSE could not mount or unmount
+"""
+
+
+class CowfsError(Exception):
+    """Root of the tree: every error that cowfs raises on purpose."""
+
+
+class DatabaseError(CowfsError):
+    """The bytes on disk are not what they should be."""
+
+
+class NotADatabase(DatabaseError):
+    """No LMDB environment is here: a foreign, empty or missing file."""
+
+
+class CorruptDatabase(DatabaseError):
+    """An LMDB file with a damaged or missing page.
+
+    ``page`` is the number of the page, or None where the damage is not in one page.
+    """
+
+    def __init__(self, message: str, page: int | None = None) -> None:
+        super().__init__(message if page is None else f"page {page}: {message}")
+        self.page = page
+
+
+class UnsupportedFormat(DatabaseError):
+    """A data version of LMDB, or a format of cowfs, that this cowfs does not read."""
+
+
+class InputError(CowfsError):
+    """The caller asked for something that cannot be."""
+
+
+class SchemaError(InputError):
+    """An attribute's definition is wrong, or cannot be changed that way."""
+
+
+class TransactionError(InputError):
+    """A form of the transaction data is wrong; nothing of the transaction was done."""
+
+
+class NotFound(InputError):
+    """There is no such entity, attribute, snapshot or name."""
+
+
+class ReadOnly(InputError):
+    """That path cannot be written."""
+
+
+class PlaceError(InputError):
+    """A directory cannot be used for what was asked of it."""
+
+
+class SystemFailure(CowfsError):
+    """The machine said no."""
+
+
+class AccessDenied(SystemFailure):
+    """The user has no permission for that."""
+
+
+class DiskFull(SystemFailure):
+    """The filesystem has no room left; nothing was committed."""
+
+
+class ReadersFull(SystemFailure):
+    """All reader slots of the environment are taken."""
+
+
+class EnvironmentFailure(SystemFailure):
+    """LMDB or the operating system failed in a way that has no name of its own here."""
+
+
+class MountError(SystemFailure):
+    """FUSE could not mount or unmount."""

@@ -1,0 +1,374 @@
+"""``Env``: an LMDB environment opened through py-lmdb, the only place that does so. Writing and the newest root go here.
+
+Rules it keeps (each was learned by losing data in an experiment):
+
+1. One environment is opened once in a process, whoever asks; ``Env.open`` hands the same object to all and counts them.
+2. Open after forking, never before: the locks are not inherited. A use after a fork is refused.
+3. The map is huge from the start (1 TiB of address space) and is never resized.
+4. A file is validated by our own parser before LMDB maps it: LMDB trusts its file, and a short one is a SIGBUS.
+5. A root is captured without the write lock: a read transaction first, so that its pages stay, then the meta page; it is
+   believed when its id is the transaction's and the other meta page shows that no commit can be rewriting it meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+
+from cowfs.errors import (
+    AccessDenied,
+    CorruptDatabase,
+    EnvironmentFailure,
+    InputError,
+    NotADatabase,
+    PlaceError,
+)
+from cowfs.pages.datafile import DataFile
+from cowfs.pages.failure import domain_error, translated
+from cowfs.pages.freelist import read_free_pages
+from cowfs.pages.layout import META_SIZE, Root, parse_meta
+from cowfs.pages.tree import TreeReader
+
+_MAP_SIZE = 1 << 40
+_MAX_READERS = 510  # what the first opener fixes; 64 bytes each in lock.mdb
+_MAX_DATABASES = 32
+_CAPTURES_BESIDE_WRITERS = 64
+
+
+class Env:
+    """An open environment. Get one with ``Env.open`` or ``Env.create``; close it as often as it was got."""
+
+    _open: dict[tuple[int, int], Env] = {}  # noqa: RUF012 - the registry of the process, by rule 1
+    _registry_lock = threading.RLock()
+
+    def __init__(self, path: Path, *, readonly: bool, durable: bool) -> None:
+        self.path = path
+        self.readonly = readonly
+        self.durable = durable
+        self.file = DataFile(path)
+        self._users = 1
+        self._pid = os.getpid()
+        self._handles: dict[bytes, lmdb._Database] = {}
+        try:
+            require_whole(self.file)
+            self._lmdb = self._open_lmdb()
+        except BaseException:
+            self.file.close()
+            raise
+
+    @classmethod
+    def open(cls, path: Path, *, readonly: bool = False, durable: bool = True) -> Env:
+        """Open the environment in directory ``path``, or share the one that this process has open there.
+
+        ``durable=False`` commits without fsync: a machine that loses power may lose or damage what was not yet written.
+        Raises ``NotADatabase``, ``CorruptDatabase``, ``UnsupportedFormat``, ``AccessDenied``.
+        """
+        if path.exists() and not path.is_dir():
+            raise NotADatabase(f"{path}: not a directory (a database is a directory with data.mdb)")
+        with cls._registry_lock:
+            with DataFile(path) as file:
+                status = os.fstat(file.fd)
+            key = (status.st_dev, status.st_ino)
+            env = cls._open.get(key)
+            if env is None:
+                env = cls._open[key] = cls(path, readonly=readonly, durable=durable)
+                return env
+            env._require_own_process()
+            if (env.readonly and not readonly) or env.durable != durable:
+                raise InputError(f"{path}: already open in this process, read-only or with another durability")
+            env._users += 1
+            return env
+
+    @classmethod
+    def create(cls, path: Path, *, durable: bool = True) -> Env:
+        """Make an empty environment in ``path``, a directory that does not exist yet or is empty, and open it."""
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise PlaceError(f"{path}: not empty, a new database needs a directory of its own")
+        except FileExistsError:
+            raise PlaceError(f"{path}: a file is in the way") from None
+        except NotADirectoryError:
+            raise PlaceError(f"{path}: its parent is not a directory") from None
+        except PermissionError:
+            raise AccessDenied(f"{path}: no permission to make a database there") from None
+        with translated(path):
+            lmdb.open(str(path), map_size=_MAP_SIZE, max_readers=_MAX_READERS, lib_version=0).close()
+        return cls.open(path, durable=durable)
+
+    def __enter__(self) -> Env:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the environment back; the last user's close closes it, and aborts every transaction still open in it."""
+        with self._registry_lock:
+            self._users -= 1
+            if self._users == 0:
+                for key in [key for key, env in self._open.items() if env is self]:
+                    del self._open[key]
+                self._lmdb.close()
+                self.file.close()
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def hold(self) -> Hold:
+        """Capture the newest root and hold it, without waiting for a writer. Raises ``ReadersFull``.
+
+        The hold, and every page of its root, lasts until it is closed or dropped.
+        """
+        self._require_own_process()
+        for _ in range(_CAPTURES_BESIDE_WRITERS):
+            hold = self._capture()
+            if hold is not None:
+                return hold
+        with self.write() as txn:  # a writer commits faster than we look: hold it off for one look
+            hold = self._capture()
+            txn.abort()
+        if hold is None:
+            raise CorruptDatabase(f"{self.path}: neither meta page is that of the newest transaction")
+        return hold
+
+    def newest_txnid(self) -> int:
+        """Return the id of the newest commit, two small reads, without holding anything."""
+        return max(self.file.meta_txnids())
+
+    def readers(self) -> list[tuple[int, int]]:
+        """Return (pid, txnid) of every reader slot that holds a root, the oldest root first."""
+        with translated(self.path):
+            lines = self._lmdb.readers().splitlines()[1:]
+        slots = [line.split() for line in lines]
+        return sorted(
+            ((int(slot[0]), int(slot[2])) for slot in slots if len(slot) == 3 and slot[2].isdigit()),
+            key=lambda slot: slot[1],
+        )
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def write(self) -> Iterator[WriteTxn]:
+        """Begin the write transaction, waiting for other writers; commit at the end of the block, abort on an exception.
+
+        When the block has ended without an exception and the environment is durable, the commit is on disk. Raises
+        ``DiskFull`` when there was no room: nothing was committed.
+        """
+        self._require_own_process()
+        if self.readonly:
+            raise AccessDenied(f"{self.path}: opened read-only")
+        with translated(self.path):
+            raw = self._lmdb.begin(write=True)
+        txn = WriteTxn(self, raw)
+        try:
+            yield txn
+            txn.commit()
+        finally:
+            txn.abort()
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _open_lmdb(self) -> lmdb.Environment:
+        with translated(self.path):
+            return lmdb.open(
+                str(self.path),
+                map_size=max(_MAP_SIZE, self.file.newest_root().map_size),
+                readonly=self.readonly,
+                create=False,
+                sync=self.durable,
+                max_readers=_MAX_READERS,
+                max_dbs=_MAX_DATABASES,
+                lib_version=0,
+            )
+
+    def _require_own_process(self) -> None:
+        if self._pid != os.getpid():
+            raise EnvironmentFailure(f"{self.path}: opened before a fork; open it in the process that uses it")
+
+    def _capture(self) -> Hold | None:
+        """Begin a read transaction and read its root's meta page; None when a writer was too fast to be sure of it."""
+        raw = self._begin_read()
+        txnid = raw.id()
+        slot = txnid & 1
+        meta = self.file.pread(META_SIZE, slot * self.file.page_size)
+        other = self.file.meta_txnids()[1 - slot]
+        # Transaction txnid+2 rewrites our slot, and it cannot begin to before txnid+1 stands in the other one.
+        if other <= txnid:
+            root = parse_meta(meta, slot)
+            if root.txnid == txnid:
+                return Hold(self, raw, root)
+        raw.abort()
+        return None
+
+    def _begin_read(self) -> lmdb.Transaction[bytes]:
+        with translated(self.path):
+            try:
+                return self._lmdb.begin()
+            except lmdb.ReadersFullError:
+                self._lmdb.reader_check()  # frees the slots of processes that died
+                return self._lmdb.begin()
+
+    def handle(self, name: bytes) -> lmdb._Database | None:
+        """Return py-lmdb's handle of the database ``name``, opened in a short read transaction; None when there is none."""
+        handle = self._handles.get(name)
+        if handle is None:
+            with translated(self.path):
+                raw = self._begin_read()
+                try:
+                    handle = self._handles[name] = self._lmdb.open_db(name, txn=raw, create=False)
+                    raw.commit()  # an abort would close the handle again
+                except lmdb.NotFoundError:
+                    raw.abort()
+        return handle
+
+    def keep_handle(self, name: bytes, handle: lmdb._Database) -> None:
+        """Remember the handle of a database that a write transaction has created and committed."""
+        self._handles[name] = handle
+
+    def open_db(self, name: bytes, raw: lmdb.Transaction[bytes]) -> lmdb._Database:
+        """Open, or create, the database ``name`` inside a write transaction."""
+        return self._lmdb.open_db(name, txn=raw)
+
+
+class TxnReader:
+    """A ``Reader`` over a py-lmdb transaction: that of a ``Hold``, or the write transaction with what it wrote so far."""
+
+    def __init__(self, env: Env, raw: lmdb.Transaction[bytes]) -> None:
+        self._env = env
+        self._raw = raw
+
+    def get(self, name: bytes, key: bytes) -> bytes | None:
+        """Return the value at ``key`` in database ``name``; None when the key, or the database, is not there."""
+        handle = self._handle(name)
+        if handle is None:
+            return None
+        try:
+            return self._raw.get(key, db=handle)
+        except lmdb.Error as error:
+            raise domain_error(error, self._env.path) from error
+
+    def scan(
+        self, name: bytes, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) for start <= key < stop in key order, or the same pairs from the last to the first.
+
+        Inside a write transaction, do not write to the same database before the scan has ended.
+        """
+        handle = self._handle(name)
+        if handle is None:
+            return
+        with translated(self._env.path), self._raw.cursor(handle) as cursor:
+            if reverse:
+                placed = cursor.last() if stop is None or not cursor.set_range(stop) else cursor.prev()
+                for key, value in cursor.iterprev() if placed else ():
+                    if key < start:
+                        return
+                    yield key, value
+            else:
+                placed = cursor.set_range(start) if start else cursor.first()
+                for key, value in cursor if placed else ():
+                    if stop is not None and key >= stop:
+                        return
+                    yield key, value
+
+    def _handle(self, name: bytes) -> lmdb._Database | None:
+        return self._env.handle(name)
+
+
+class Hold(TxnReader):
+    """The newest root at the time of ``Env.hold``, held by a read transaction: its pages stay until ``close``."""
+
+    def __init__(self, env: Env, raw: lmdb.Transaction[bytes], root: Root) -> None:
+        super().__init__(env, raw)
+        self.root = root
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the root go; closing twice does nothing. What was read from it stays valid: it was copied."""
+        self._raw.abort()
+
+
+class WriteTxn(TxnReader):
+    """The write transaction: reads see what it wrote. ``txnid`` is the id that its commit will have."""
+
+    def __init__(self, env: Env, raw: lmdb.Transaction[bytes]) -> None:
+        super().__init__(env, raw)
+        self.txnid = raw.id()
+        self._created: dict[bytes, lmdb._Database] = {}
+        self._ended = False
+
+    def create(self, names: Iterable[bytes]) -> None:
+        """Create the named databases that are not there yet; needed once before anything is put into them."""
+        with translated(self._env.path):
+            for name in names:
+                self._created[name] = self._env.open_db(name, self._raw)
+
+    def put(self, name: bytes, key: bytes, value: bytes) -> None:
+        """Set the value at ``key`` (1 to 511 bytes) in a database that exists."""
+        try:
+            self._raw.put(key, value, db=self._existing(name))
+        except lmdb.Error as error:
+            raise domain_error(error, self._env.path) from error
+
+    def put_many(self, name: bytes, items: list[tuple[bytes, bytes]]) -> None:
+        """Set many values at once; in key order is fastest."""
+        with translated(self._env.path), self._raw.cursor(self._existing(name)) as cursor:
+            cursor.putmulti(items)
+
+    def delete(self, name: bytes, key: bytes) -> bool:
+        """Delete ``key``; return whether it was there."""
+        try:
+            return self._raw.delete(key, db=self._existing(name))
+        except lmdb.Error as error:
+            raise domain_error(error, self._env.path) from error
+
+    def commit(self) -> None:
+        """Commit now; ``Env.write`` does it at the end of its block. After an abort it does nothing."""
+        if self._ended:
+            return
+        self._ended = True
+        with translated(self._env.path):
+            self._raw.commit()
+        for name, handle in self._created.items():
+            self._env.keep_handle(name, handle)
+
+    def abort(self) -> None:
+        """Undo everything; after a commit, or twice, it does nothing."""
+        if not self._ended:
+            self._ended = True
+            self._raw.abort()
+
+    def _handle(self, name: bytes) -> lmdb._Database | None:
+        return self._created.get(name) or super()._handle(name)
+
+    def _existing(self, name: bytes) -> lmdb._Database:
+        handle = self._handle(name)
+        if handle is None:
+            raise EnvironmentFailure(f"{self._env.path}: there is no database {name.decode(errors='replace')!r}")
+        return handle
+
+
+def require_whole(file: DataFile) -> None:
+    """Raise ``CorruptDatabase`` when the file ends before a page that its newest root may need.
+
+    LMDB itself leaves pages at the very end unwritten when they were freed in the transaction that added them, so a short
+    file is whole when every page that it lacks is free.
+    """
+    root = file.newest_root()
+    there = file.size() // file.page_size
+    if there > root.last_pgno:
+        return
+    free = read_free_pages(TreeReader(file, root))
+    for pgno in range(there, root.pages):
+        if pgno not in free:
+            raise CorruptDatabase(f"missing: {file.path} is cut short, it has {there} pages of {root.pages}", pgno)

@@ -1,0 +1,60 @@
+"""The one place where errors of py-lmdb and of the operating system become errors of cowfs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+
+from cowfs.errors import (
+    AccessDenied,
+    CorruptDatabase,
+    CowfsError,
+    DiskFull,
+    EnvironmentFailure,
+    NotADatabase,
+    ReadersFull,
+    UnsupportedFormat,
+)
+
+_ALMOST_FULL = 1 << 20  # bytes: LMDB reports a write that a full disk cut short as EIO
+
+
+def domain_error(error: lmdb.Error | OSError, path: Path) -> CowfsError:
+    """Return the error of cowfs that says what ``error`` means for the environment in ``path``."""
+    if isinstance(error, lmdb.ReadersFullError):
+        return ReadersFull(f"{path}: all reader slots are taken by running processes; end a mount or a reader")
+    if isinstance(error, lmdb.MapFullError | lmdb.DiskError) or _no_room(error, path):
+        return DiskFull(f"{path}: no space left on the filesystem; nothing of this transaction was committed")
+    if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError):
+        return CorruptDatabase(f"{path}: damaged ({error}); `cowfs check` says where")
+    if isinstance(error, lmdb.VersionMismatchError):
+        return UnsupportedFormat(f"{path}: written by another version of LMDB, or open in a process that uses one")
+    if isinstance(error, lmdb.InvalidError):
+        return NotADatabase(f"{path}: no LMDB database ({error})")
+    if isinstance(error, lmdb.ReadonlyError | lmdb.LockError | PermissionError):
+        return AccessDenied(f"{path}: no permission ({error})")
+    return EnvironmentFailure(f"{path}: {error}")
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raise what fails inside the block as the error of cowfs that it means; for hot loops call ``domain_error``."""
+    try:
+        yield
+    except (lmdb.Error, OSError) as error:
+        raise domain_error(error, path) from error
+
+
+def _no_room(error: lmdb.Error | OSError, path: Path) -> bool:
+    text = str(error)
+    if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in text:
+        return True
+    if os.strerror(errno.EIO) not in text:
+        return False
+    room = os.statvfs(path)
+    return room.f_bavail * room.f_frsize < _ALMOST_FULL

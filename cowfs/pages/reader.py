@@ -1,0 +1,21 @@
+"""The one small interface through which the rest of cowfs reads a database, whichever root it is of.
+
+``TreeReader`` (own code, any retained root) and ``TxnReader`` (py-lmdb, the newest root) both satisfy it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Reader(Protocol):
+    """The named databases of one root. Keys and values are bytes, copied: they outlive the reader."""
+
+    def get(self, name: bytes, key: bytes) -> bytes | None:
+        """Return the value at ``key`` in database ``name``; None when the key, or the database, is not there."""
+
+    def scan(
+        self, name: bytes, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) for start <= key < stop in key order, or the same pairs from the last to the first."""

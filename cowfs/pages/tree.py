@@ -1,0 +1,289 @@
+"""``TreeReader``: LMDB's B+trees read at any root, straight from the file.
+
+Rules it keeps:
+
+1. Nothing on disk is believed. Every page number is checked against the root's last page, every node against its page,
+   the depth against the tree's record; so a corrupt file ends in ``CorruptDatabase``, never in a loop or a crash.
+2. Branch pages are parsed once and kept by page number (they are few); leaves are read anew, so memory does not grow with
+   the database.
+3. The root must be held, by a reader slot or because nobody writes the file; else pages change under the reader.
+
+Keys come in LMDB's own order: bytes as unsigned numbers, a prefix first. Trees with other orders (REVERSEKEY, INTEGERKEY)
+and trees of duplicates are walked by ``check``, and refused by ``get`` and ``scan``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cowfs.errors import CorruptDatabase, EnvironmentFailure
+from cowfs.pages.datafile import DataFile
+from cowfs.pages.layout import (
+    BIG_DATA,
+    BRANCH,
+    DUP_DATA,
+    DUP_SORT,
+    HEADER_SIZE,
+    INTEGER_KEY,
+    LEAF,
+    LEAF2,
+    MAX_DEPTH,
+    NODE_HEADER,
+    NODE_SIZE,
+    PAGE_HEADER,
+    REVERSE_KEY,
+    SUB_DATA,
+    Root,
+    TreeRecord,
+    node_offsets,
+    overflow_run,
+)
+
+_BRANCHES_KEPT = 65536  # parsed branch pages: some 100 million leaf entries before the cache is begun anew
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A parsed branch page: ``children[i]`` holds the keys from ``keys[i]`` on; ``keys[0]`` is empty (below every key)."""
+
+    keys: list[bytes]
+    children: list[int]
+
+
+class LeafNode(NamedTuple):
+    """One node of a leaf page: ``data`` are the bytes in the page, which for a big value are its first page number."""
+
+    flags: int
+    key: bytes
+    size: int
+    data: bytes
+
+
+def parse_branch(page: bytes, pgno: int, last_pgno: int) -> Branch:
+    """Parse a branch page; every child is checked to be a page that ``last_pgno`` allows."""
+    keys: list[bytes] = []
+    children: list[int] = []
+    for offset in node_offsets(page, pgno):
+        low, high, flags, key_size = NODE_HEADER.unpack_from(page, offset)
+        child = low | high << 16 | flags << 32
+        start = offset + NODE_SIZE
+        if start + key_size > len(page):
+            raise CorruptDatabase("a key lies outside the page", pgno)
+        if not 2 <= child <= last_pgno:
+            raise CorruptDatabase(f"child page {child} is not in 2..{last_pgno}", pgno)
+        keys.append(page[start : start + key_size])
+        children.append(child)
+    if not children:
+        raise CorruptDatabase("a branch page without children", pgno)
+    keys[0] = b""
+    return Branch(keys, children)
+
+
+def parse_leaf_node(page: bytes, offset: int, pgno: int) -> LeafNode:
+    """Parse the node at ``offset`` of a leaf page, and check that key and data lie inside the page."""
+    low, high, flags, key_size = NODE_HEADER.unpack_from(page, offset)
+    size = low | high << 16
+    start = offset + NODE_SIZE
+    middle = start + key_size
+    end = middle + (8 if flags & BIG_DATA else size)
+    if end > len(page):
+        raise CorruptDatabase("a node's data lies outside the page", pgno)
+    return LeafNode(flags, page[start:middle], size, page[middle:end])
+
+
+class TreeReader:
+    """A ``Reader`` of one root of a data file. It lives as long as the file is open and the root is held."""
+
+    def __init__(self, file: DataFile, root: Root) -> None:
+        self.file = file
+        self.root = root
+        self._branches: dict[int, Branch] = {}
+        self._records: dict[bytes, TreeRecord | None] = {}
+
+    # -- the Reader interface ------------------------------------------------------------------------------------
+
+    def get(self, name: bytes, key: bytes) -> bytes | None:
+        """Return the value at ``key`` in database ``name``; None when the key, or the database, is not there."""
+        record = self.record(name)
+        return None if record is None else self._get(record, key)
+
+    def scan(
+        self, name: bytes, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) for start <= key < stop in key order, or the same pairs from the last to the first."""
+        record = self.record(name)
+        if record is None:
+            return iter(())
+        return self.scan_tree(record, start, stop, reverse=reverse)
+
+    # -- trees by record -----------------------------------------------------------------------------------------
+
+    def names(self) -> Iterator[bytes]:
+        """Yield the names of the named databases, in order; plain entries of the main tree are passed over."""
+        for pgno, page in self._leaves_of(self.root.main, b"", None, reverse=False):
+            for offset in node_offsets(page, pgno):
+                node = parse_leaf_node(page, offset, pgno)
+                if node.flags & (SUB_DATA | DUP_DATA) == SUB_DATA:
+                    yield node.key
+
+    def record(self, name: bytes) -> TreeRecord | None:
+        """Return the record of the database ``name`` (b"" is the main tree); None when there is none."""
+        if name == b"":
+            return self.root.main
+        if name not in self._records:
+            self._records[name] = self._find_record(name)
+        return self._records[name]
+
+    def scan_tree(
+        self, record: TreeRecord, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """``scan`` on a tree by its record, for the freelist and for trees without a name."""
+        _only_plain(record, whole=not start and stop is None)
+        for pgno, page in self._leaves_of(record, start, stop, reverse=reverse):
+            offsets = node_offsets(page, pgno)
+            for offset in reversed(offsets) if reverse else offsets:
+                flags, key, size, data = parse_leaf_node(page, offset, pgno)
+                if key < start:
+                    if reverse:
+                        return
+                elif stop is not None and key >= stop:
+                    if not reverse:
+                        return
+                elif flags & BIG_DATA:
+                    yield key, self.value(LeafNode(flags, key, size, data), pgno)
+                else:
+                    yield key, data
+
+    def value(self, node: LeafNode, pgno: int) -> bytes:
+        """Return the value of a leaf node of page ``pgno``, fetched from its overflow run when it is big."""
+        if not node.flags & BIG_DATA:
+            return node.data
+        first = self.big_value_pgno(node, pgno)
+        data = self.file.pread(node.size, first * self.file.page_size + HEADER_SIZE)
+        if len(data) < node.size:
+            raise CorruptDatabase("an overflow run is cut short, the file ends in it", first)
+        return data
+
+    def big_value_pgno(self, node: LeafNode, pgno: int) -> int:
+        """Return the first page of a big value's overflow run, after checking that the run can hold the value."""
+        first = int.from_bytes(node.data, "little")
+        last_pgno = self.root.last_pgno
+        if not 2 <= first <= last_pgno:
+            raise CorruptDatabase(f"overflow page {first} is not in 2..{last_pgno}", pgno)
+        run = overflow_run(self.file.header(first), first)
+        if first + run - 1 > last_pgno or run * self.file.page_size < HEADER_SIZE + node.size:
+            raise CorruptDatabase(f"a run of {run} pages cannot hold a value of {node.size} bytes", first)
+        return first
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _find_record(self, name: bytes) -> TreeRecord | None:
+        pgno, page, offsets = self._leaf_for(self.root.main, name)
+        index = self._lower_bound(page, offsets, name, pgno)
+        if index == len(offsets):
+            return None
+        node = parse_leaf_node(page, offsets[index], pgno)
+        if node.key != name or not node.flags & SUB_DATA or node.flags & DUP_DATA:
+            return None
+        if node.size != TreeRecord.SIZE:
+            raise CorruptDatabase(f"the record of database {name!r} has {node.size} bytes, not {TreeRecord.SIZE}", pgno)
+        record = TreeRecord.parse(node.data)
+        if not record.empty and not 2 <= record.root <= self.root.last_pgno:
+            raise CorruptDatabase(f"root page {record.root} of database {name!r} is out of range", pgno)
+        return record
+
+    def _get(self, record: TreeRecord, key: bytes) -> bytes | None:
+        _only_plain(record)
+        pgno, page, offsets = self._leaf_for(record, key)
+        index = self._lower_bound(page, offsets, key, pgno)
+        if index == len(offsets):
+            return None
+        node = parse_leaf_node(page, offsets[index], pgno)
+        return self.value(node, pgno) if node.key == key else None
+
+    def _leaf_for(self, record: TreeRecord, key: bytes) -> tuple[int, bytes, Sequence[int]]:
+        """Return the leaf in which ``key`` is or would be: its number, bytes and node offsets (empty for no tree)."""
+        if record.empty:
+            return 0, b"", ()
+        pgno = record.root
+        for _level in range(MAX_DEPTH):
+            branch = self._branches.get(pgno)
+            if branch is None:
+                page = self.file.page(pgno)
+                if _is_leaf(page, pgno):
+                    return pgno, page, node_offsets(page, pgno)
+                branch = self._keep(pgno, page)
+            pgno = branch.children[bisect_right(branch.keys, key, 1) - 1]
+        raise CorruptDatabase(f"the tree is deeper than {MAX_DEPTH} levels", record.root)
+
+    @staticmethod
+    def _lower_bound(page: bytes, offsets: Sequence[int], key: bytes, pgno: int) -> int:
+        """Return the index of the first node whose key is not below ``key``."""
+        low, high = 0, len(offsets)
+        while low < high:
+            middle = (low + high) // 2
+            start = offsets[middle] + NODE_SIZE
+            end = start + NODE_HEADER.unpack_from(page, offsets[middle])[3]
+            if end > len(page):
+                raise CorruptDatabase("a key lies outside the page", pgno)
+            if page[start:end] < key:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _leaves_of(
+        self, record: TreeRecord, start: bytes, stop: bytes | None, *, reverse: bool
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield (number, bytes) of the leaves that can hold keys in start <= key < stop, at most one for every page."""
+        if record.empty:
+            return
+        leaves = self._leaves(record.root, start, stop, reverse=reverse, depth=1)
+        for visited, leaf in enumerate(leaves, 1):
+            if visited > self.root.last_pgno:
+                raise CorruptDatabase("the tree visits more leaves than there are pages", record.root)
+            yield leaf
+
+    def _leaves(
+        self, pgno: int, start: bytes, stop: bytes | None, *, reverse: bool, depth: int
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield the leaf pages below ``pgno`` that can hold keys in start <= key < stop."""
+        if depth > MAX_DEPTH:
+            raise CorruptDatabase(f"the tree is deeper than {MAX_DEPTH} levels", pgno)
+        branch = self._branches.get(pgno)
+        if branch is None:
+            page = self.file.page(pgno)
+            if _is_leaf(page, pgno):
+                yield pgno, page
+                return
+            branch = self._keep(pgno, page)
+        first = bisect_right(branch.keys, start, 1) - 1
+        last = len(branch.keys) if stop is None else bisect_right(branch.keys, stop, 1)
+        children = branch.children[first:last]
+        for child in reversed(children) if reverse else children:
+            yield from self._leaves(child, start, stop, reverse=reverse, depth=depth + 1)
+
+    def _keep(self, pgno: int, page: bytes) -> Branch:
+        branch = parse_branch(page, pgno, self.root.last_pgno)
+        if len(self._branches) >= _BRANCHES_KEPT:
+            self._branches.clear()
+        self._branches[pgno] = branch
+        return branch
+
+
+def _is_leaf(page: bytes, pgno: int) -> bool:
+    """Whether the page is a plain leaf (True) or a branch (False); anything else does not belong into a tree."""
+    flags = PAGE_HEADER.unpack_from(page, 0)[2] & (BRANCH | LEAF | LEAF2 | 0x0C)
+    if flags == LEAF:
+        return True
+    if flags == BRANCH:
+        return False
+    raise CorruptDatabase(f"neither a branch nor a leaf (flags {flags:#x})", pgno)
+
+
+def _only_plain(record: TreeRecord, *, whole: bool = False) -> None:
+    if record.flags & DUP_SORT or (record.flags & (REVERSE_KEY | INTEGER_KEY) and not whole):
+        raise EnvironmentFailure("this tree is not in plain key order; only check reads it")
