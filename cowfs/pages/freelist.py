@@ -7,6 +7,7 @@ descending. The pages are kept as one bit each (a set of Python integers would t
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from sys import byteorder
 
 from cowfs.errors import CorruptDatabase
@@ -36,9 +37,13 @@ class PageSet:
         self._count += 1
         return True
 
-    def any_in(self, first: int, last: int) -> bool:
-        """Whether a page of the 8-page groups around ``first``..``last`` is in the set: False is certain, True is not."""
-        return any(self._bits[first >> 3 : (last >> 3) + 1])
+    def among(self, first: int, last: int) -> Iterator[int]:
+        """Yield the members in ``first``..``last``, both included, in order."""
+        for byte in range(first >> 3, (last >> 3) + 1):
+            if self._bits[byte]:
+                for pgno in range(max(first, byte << 3), min(last, (byte << 3) + 7) + 1):
+                    if self._bits[byte] & 1 << (pgno & 7):
+                        yield pgno
 
 
 def read_free_pages(reader: TreeReader) -> PageSet:
