@@ -58,7 +58,14 @@ class SchemaError(InputError):
 
 
 class TransactionError(InputError):
-    """A form of the transaction data is wrong; nothing of the transaction was done."""
+    """A form of the transaction data is wrong; nothing of the transaction was done.
+
+    ``form`` is the index of the form in the transaction data, None where it is not one form's fault.
+    """
+
+    def __init__(self, message: str, form: int | None = None) -> None:
+        super().__init__(message)
+        self.form = form
 
 
 class NotFound(InputError):

@@ -53,7 +53,7 @@ class Env:
         self.file = DataFile(path)
         self._users = 1
         self._pid = os.getpid()
-        self._handles: dict[bytes, lmdb._Database] = {}
+        self.handles: dict[bytes, lmdb._Database] = {}  # of the named databases, for write transactions
         try:
             require_whole(self.file)
             self._lmdb = self._open_lmdb()
@@ -86,7 +86,7 @@ class Env:
 
     @classmethod
     def create(cls, path: Path, *, durable: bool = True) -> Env:
-        """Make an empty environment in ``path``, a directory that does not exist yet or is empty, and open it."""
+        """Make an empty environment in ``path``, a directory that does not exist yet or is empty, and ``open`` it."""
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
@@ -171,7 +171,16 @@ class Env:
         finally:
             txn.abort()
 
+    def sync(self) -> None:
+        """Put everything that is committed on disk; needed after commits that were not durable."""
+        with translated(self.path):
+            self._lmdb.sync(True)
+
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def open_database(self, name: bytes, raw: lmdb.Transaction[bytes], *, create: bool) -> lmdb._Database:
+        """Open (or create) a named database in a write transaction; raises py-lmdb's own errors."""
+        return self._lmdb.open_db(name, txn=raw, create=create)
 
     def _open_lmdb(self) -> lmdb.Environment:
         with translated(self.path):
@@ -213,34 +222,53 @@ class Env:
                 self._lmdb.reader_check()  # frees the slots of processes that died
                 return self._lmdb.begin()
 
-    def handle(self, name: bytes) -> lmdb._Database | None:
-        """Return py-lmdb's handle of the database ``name``, opened in a short read transaction; None when there is none."""
-        handle = self._handles.get(name)
-        if handle is None:
-            with translated(self.path):
-                raw = self._begin_read()
-                try:
-                    handle = self._handles[name] = self._lmdb.open_db(name, txn=raw, create=False)
-                    raw.commit()  # an abort would close the handle again
-                except lmdb.NotFoundError:
-                    raw.abort()
-        return handle
 
-    def keep_handle(self, name: bytes, handle: lmdb._Database) -> None:
-        """Remember the handle of a database that a write transaction has created and committed."""
-        self._handles[name] = handle
+class Hold(TreeReader):
+    """The newest root at the time of ``Env.hold``, held by a read transaction: its pages stay until ``close``.
 
-    def open_db(self, name: bytes, raw: lmdb.Transaction[bytes]) -> lmdb._Database:
-        """Open, or create, the database ``name`` inside a write transaction."""
-        return self._lmdb.open_db(name, txn=raw)
+    It is read by our own reader, not through the transaction: LMDB opens the handle of a named database only under the
+    write lock, so reading through it would wait for writers; and it trusts its pages, a corrupt one can crash the process.
+    """
+
+    def __init__(self, env: Env, raw: lmdb.Transaction[bytes], root: Root) -> None:
+        super().__init__(env.file, root)
+        self._raw = raw
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the root go; closing twice does nothing. What was read from it stays valid: it was copied."""
+        self.file = _released
+        self._raw.abort()
 
 
-class TxnReader:
-    """A ``Reader`` over a py-lmdb transaction: that of a ``Hold``, or the write transaction with what it wrote so far."""
+class _Released(DataFile):
+    """What a closed ``Hold`` reads from: its root may be gone, so nothing."""
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.page_size = 0
+
+    def pread(self, count: int, offset: int) -> bytes:
+        raise EnvironmentFailure("the root of this reader was let go: it is closed")
+
+
+_released = _Released()
+
+
+class WriteTxn:
+    """The write transaction, a ``Reader`` that sees what it wrote. ``txnid`` is the id that its commit will have."""
 
     def __init__(self, env: Env, raw: lmdb.Transaction[bytes]) -> None:
+        self.txnid = raw.id()
         self._env = env
         self._raw = raw
+        self._opened: dict[bytes, lmdb._Database] = {}  # in this transaction: lost when it aborts
+        self._ended = False
 
     def get(self, name: bytes, key: bytes) -> bytes | None:
         """Return the value at ``key`` in database ``name``; None when the key, or the database, is not there."""
@@ -257,7 +285,7 @@ class TxnReader:
     ) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) for start <= key < stop in key order, or the same pairs from the last to the first.
 
-        Inside a write transaction, do not write to the same database before the scan has ended.
+        Do not write to the same database before the scan has ended.
         """
         handle = self._handle(name)
         if handle is None:
@@ -276,42 +304,11 @@ class TxnReader:
                         return
                     yield key, value
 
-    def _handle(self, name: bytes) -> lmdb._Database | None:
-        return self._env.handle(name)
-
-
-class Hold(TxnReader):
-    """The newest root at the time of ``Env.hold``, held by a read transaction: its pages stay until ``close``."""
-
-    def __init__(self, env: Env, raw: lmdb.Transaction[bytes], root: Root) -> None:
-        super().__init__(env, raw)
-        self.root = root
-
-    def __enter__(self) -> Hold:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let the root go; closing twice does nothing. What was read from it stays valid: it was copied."""
-        self._raw.abort()
-
-
-class WriteTxn(TxnReader):
-    """The write transaction: reads see what it wrote. ``txnid`` is the id that its commit will have."""
-
-    def __init__(self, env: Env, raw: lmdb.Transaction[bytes]) -> None:
-        super().__init__(env, raw)
-        self.txnid = raw.id()
-        self._created: dict[bytes, lmdb._Database] = {}
-        self._ended = False
-
     def create(self, names: Iterable[bytes]) -> None:
         """Create the named databases that are not there yet; needed once before anything is put into them."""
         with translated(self._env.path):
             for name in names:
-                self._created[name] = self._env.open_db(name, self._raw)
+                self._opened[name] = self._env.open_database(name, self._raw, create=True)
 
     def put(self, name: bytes, key: bytes, value: bytes) -> None:
         """Set the value at ``key`` (1 to 511 bytes) in a database that exists."""
@@ -339,8 +336,7 @@ class WriteTxn(TxnReader):
         self._ended = True
         with translated(self._env.path):
             self._raw.commit()
-        for name, handle in self._created.items():
-            self._env.keep_handle(name, handle)
+        self._env.handles.update(self._opened)
 
     def abort(self) -> None:
         """Undo everything; after a commit, or twice, it does nothing."""
@@ -349,7 +345,13 @@ class WriteTxn(TxnReader):
             self._raw.abort()
 
     def _handle(self, name: bytes) -> lmdb._Database | None:
-        return self._created.get(name) or super()._handle(name)
+        handle = self._opened.get(name) or self._env.handles.get(name)
+        if handle is None:
+            try:
+                handle = self._opened[name] = self._env.open_database(name, self._raw, create=False)
+            except lmdb.NotFoundError:
+                return None
+        return handle
 
     def _existing(self, name: bytes) -> lmdb._Database:
         handle = self._handle(name)

@@ -120,7 +120,7 @@ def pages_in_use(reader: TreeReader) -> int:
 
 
 def _overlay(buffer: memoryview, offset: int, position: int, data: bytes) -> None:
-    """Put ``data``, which belongs at ``position`` of the image, over the part of ``buffer`` (from ``offset`` on) it meets."""
+    """Put ``data``, which belongs at ``position`` of the image, over the part of it that ``buffer`` covers."""
     start = max(position, offset)
     end = min(position + len(data), offset + len(buffer))
     if start < end:

@@ -1,6 +1,6 @@
 """The one small interface through which the rest of cowfs reads a database, whichever root it is of.
 
-``TreeReader`` (own code, any retained root) and ``TxnReader`` (py-lmdb, the newest root) both satisfy it.
+``TreeReader`` (own code, any root that is held) and ``WriteTxn`` (py-lmdb, the root that is being made) both satisfy it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,132 @@
+"""``cowfs demo``: the whole story on real data, in a real mount, in under a minute."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from cowfs.cli import geonames
+from cowfs.cli.census import Entry, read_journal
+from cowfs.errors import CorruptDatabase, CowfsError, EnvironmentFailure
+from cowfs.mount import place
+from cowfs.pages.reading import reading
+from cowfs.store.db import Db
+
+_STEP_LIMIT = 300  # seconds
+_WRITER_WARM_UP = 0.5
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave the database and the backups there to look at.")
+def demo(keep: bool) -> None:
+    """Import the world's cities, mount them, back them up while they change, restore, compare."""
+    for tool in ("rsync", "tar"):
+        if shutil.which(tool) is None:
+            raise EnvironmentFailure(f"{tool} is not installed; the demo copies with the real tools")
+    directory = Path(tempfile.mkdtemp(prefix="cowfs-demo-"))
+    try:
+        _Demo(directory).run()
+    finally:
+        if keep:
+            click.echo(f"left in {directory}")
+        else:
+            shutil.rmtree(directory)
+
+
+class _Demo:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._database = directory / "db"
+        self._point = directory / "mnt"
+
+    def run(self) -> None:
+        click.echo(f"In {self._directory}:")
+        self._import()
+        self._point.mkdir()
+        (self._directory / "from-tar").mkdir()
+        self._cowfs("mount", "db", "mnt")
+        try:
+            with self._writer() as journal:
+                self._run("rsync", "-a", "mnt/snapshots/latest", "backup/")
+                self._run("tar", "-C", "mnt/snapshots", "-cf", "latest.tar", "latest")
+                time.sleep(_WRITER_WARM_UP)
+            self._run("tar", "-C", "from-tar", "-xf", "latest.tar")
+            self._cowfs("check", "backup/latest")
+            self._cowfs("check", "from-tar/latest")
+            self._cowfs("restore", "backup/latest", "restored")
+            acknowledged = read_journal(journal)
+            for copy in ("restored", "from-tar/latest"):
+                self._compare(copy, acknowledged)
+            self._cowfs("umount", "mnt")
+        finally:
+            with contextlib.suppress(CowfsError):
+                place.unmount(self._point, lazy=True)
+
+    def _import(self) -> None:
+        _schema, _data, entities = geonames.write(self._directory)
+        self._cowfs("init", "db", "--schema", "schema.json")
+        seconds = self._cowfs("import", "db", "geonames.jsonl")
+        with reading(self._database) as reader:
+            datoms = Db(reader, reader.root.txnid).datom_count
+        click.echo(f"      {entities:,} entities, {datoms:,} datoms, {datoms / seconds:,.0f} datoms a second")
+
+    @contextmanager
+    def _writer(self) -> Iterator[Path]:
+        """Run the writer beside the block; yield the path of its journal."""
+        journal = self._directory / "journal"
+        command = [sys.executable, "-m", "cowfs.cli.census", str(self._database), str(journal), "1"]
+        click.echo("      a writer in another process begins to commit, and goes on")
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            try:
+                time.sleep(_WRITER_WARM_UP)
+                yield journal
+            finally:
+                if process.stdin is not None:
+                    process.stdin.close()
+                process.wait(_STEP_LIMIT)
+        click.echo(f"      the writer stops after {len(read_journal(journal))} commits")
+
+    def _compare(self, copy: str, acknowledged: list[Entry]) -> None:
+        """Hold a copy against what the writer acknowledged: all of it up to the copy's txid, nothing after it."""
+        with reading(self._directory / copy) as reader:
+            db = Db(reader, reader.root.txnid)
+            expected = {entry.city: entry.population for entry in acknowledged if entry.txid <= db.txid}
+            for city, population in expected.items():
+                found = (db.entity([":city/id", city]) or {}).get(":city/population")
+                if found != population:
+                    raise CorruptDatabase(f"{copy}: city {city} has {found} inhabitants, acknowledged were {population}")
+            commits = sum(entry.txid <= db.txid for entry in acknowledged)
+            later = len(acknowledged) - commits
+        if db.txid > acknowledged[-1].txid or not commits or not later:
+            raise CorruptDatabase(f"{copy}: txid {db.txid} does not lie within the writer's work")
+        click.echo(
+            f"      {copy}: txid {db.txid}, all {commits} acknowledged commits up to it, none of the {later} after it"
+        )
+
+    def _cowfs(self, *arguments: str) -> float:
+        return self._run("cowfs", *arguments)
+
+    def _run(self, *command: str) -> float:
+        """Run a command in the demo's directory, show it with the seconds it took and what it printed."""
+        program = [sys.executable, "-m", "cowfs.cli"] if command[0] == "cowfs" else [command[0]]
+        begin = time.perf_counter()
+        result = subprocess.run(
+            [*program, *command[1:]], cwd=self._directory, capture_output=True, text=True, timeout=_STEP_LIMIT, check=False
+        )
+        seconds = time.perf_counter() - begin
+        click.echo(f"{seconds:6.2f} s  $ {shlex.join(command)}")
+        for line in (result.stdout + result.stderr).splitlines():
+            click.echo(f"      {line}")
+        if result.returncode != 0:
+            raise EnvironmentFailure(f"{command[0]} ended with exit code {result.returncode}")
+        return seconds

@@ -1,0 +1,93 @@
+"""``cowfs import``: JSON lines in batches, each batch one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import click
+
+from cowfs.cli.arguments import DATABASE, parse_json
+from cowfs.cli.progress import progress_bar
+from cowfs.errors import CowfsError, InputError, TransactionError
+from cowfs.store.store import Store
+
+_BATCH = 1000
+
+
+class Line(NamedTuple):
+    """One form, where it stands, and how many bytes its line has."""
+
+    number: int
+    form: Any
+    size: int
+
+
+@click.command(name="import")
+@DATABASE
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--batch", type=click.IntRange(1), default=_BATCH, show_default=True, help="Lines that make one commit.")
+@click.option("--from-line", type=click.IntRange(1), default=1, help="Begin at this line (of the first file).")
+@click.option("--no-sync", is_flag=True, help="Do not wait for the disk at each commit, but once at the end.")
+def import_(database: Path, files: tuple[Path, ...], batch: int, from_line: int, no_sync: bool) -> None:
+    """Import JSON lines: each line a map or an operation, as in a transaction.
+
+    Every batch is one commit. When a line is wrong the import stops; what was committed until then is named, and nothing of
+    the batch with that line is done.
+    """
+    with Store.open(database, "none" if no_sync else "sync") as store:
+        datoms = sum(_import_file(store, file, batch, from_line if file is files[0] else 1) for file in files)
+        if no_sync:
+            store.env.sync()
+        click.echo(f"{database}: {datoms} datoms imported, txid {store.db().txid}")
+
+
+def _import_file(store: Store, path: Path, batch: int, from_line: int) -> int:
+    """Import one file; return how many datoms were asserted or retracted."""
+    total, committed = 0, from_line - 1
+    with _open(path) as file, progress_bar(str(path), _size(file)) as progress:
+        lines = _lines(file, path, from_line)
+        try:
+            while forms := list(islice(lines, batch)):
+                total += _import_batch(store, path, forms)
+                committed = forms[-1].number
+                progress(sum(line.size for line in forms))
+        except CowfsError as error:
+            click.echo(f"{path}: lines {from_line}-{committed} are committed; nothing after them is", err=True)
+            click.echo(f"mend it, then go on with: cowfs import --from-line {committed + 1} ...", err=True)
+            raise error from None
+    return total
+
+
+def _import_batch(store: Store, path: Path, lines: list[Line]) -> int:
+    try:
+        return len(store.transact([line.form for line in lines]).datoms)
+    except TransactionError as error:
+        if error.form is None:
+            raise
+        raise TransactionError(f"{path}, line {lines[error.form].number}: {error}") from None
+
+
+def _lines(file: BinaryIO, path: Path, from_line: int) -> Iterator[Line]:
+    for number, text in enumerate(file, 1):
+        if number >= from_line and text.strip():
+            where = f"{path}, line {number}"
+            try:
+                form = parse_json(text.decode(), where)
+            except UnicodeDecodeError as error:
+                raise InputError(f"{where}: no UTF-8 text ({error.reason})") from None
+            yield Line(number, form, len(text))
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return click.open_file(str(path), "rb")  # type: ignore[return-value]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def _size(file: BinaryIO) -> int | None:
+    """Return how many bytes the file has; None for a pipe."""
+    return file.seek(0, 2) - file.seek(0) if file.seekable() else None

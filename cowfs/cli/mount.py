@@ -1,0 +1,88 @@
+"""``cowfs mount`` and ``cowfs umount``."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from cowfs.cli.arguments import DATABASE
+from cowfs.errors import CowfsError
+from cowfs.mount import daemon, place
+from cowfs.pages.datafile import DataFile
+
+_POINT = click.argument("mountpoint", type=click.Path(path_type=Path))
+
+
+@click.command()
+@DATABASE
+@_POINT
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
+@click.option("-o", "options", metavar="OPTS", multiple=True, help="Mount options, comma separated (allow_other, ...).")
+@click.option(
+    "--keep",
+    type=click.IntRange(0),
+    default=daemon.DEFAULT_KEEP,
+    show_default=True,
+    help="Older commits to keep as directories.",
+)
+@click.option("--log", "log_path", type=click.Path(path_type=Path, dir_okay=False), help="Log file of a background mount.")
+@click.option("--ready-fd", type=int, hidden=True)
+def mount(
+    database: Path,
+    mountpoint: Path,
+    foreground: bool,
+    options: tuple[str, ...],
+    keep: int,
+    log_path: Path | None,
+    ready_fd: int | None,
+) -> None:
+    """Mount DB at MOUNTPOINT, and return when it is usable.
+
+    DB is a cowfs database, or any other LMDB environment (then its images only).
+    """
+    if foreground:
+        chosen = daemon.MountOptions(keep, tuple(option for group in options for option in group.split(",") if option))
+        _serve(database, mountpoint, chosen, ready_fd)
+        return
+    place.require_fuse()
+    place.prepare(mountpoint, database)
+    DataFile(database).close()  # say at once what cannot work
+    command = [sys.executable, "-m", "cowfs.cli", "mount", "--foreground", f"--keep={keep}"]
+    command += [f"-o{group}" for group in options]
+    daemon.start(command, [str(database.resolve()), str(mountpoint.resolve())], log_path or _log_path(database))
+
+
+@click.command()
+@_POINT
+@click.option("-l", "--lazy", is_flag=True, help="Detach it now even if it is in use.")
+def umount(mountpoint: Path, lazy: bool) -> None:
+    """Unmount what `cowfs mount` has mounted at MOUNTPOINT."""
+    place.unmount(mountpoint, lazy=lazy)
+
+
+def _serve(database: Path, mountpoint: Path, options: daemon.MountOptions, ready_fd: int | None) -> None:
+    """Serve in this process; where ``ready_fd`` is given, say there when it is usable or why it failed."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s cowfs[%(process)d] %(levelname)s %(message)s")
+    if ready_fd is None:
+        daemon.serve(database, mountpoint, options, lambda: None)
+        return
+    os.set_inheritable(ready_fd, False)
+    try:
+        daemon.serve(database, mountpoint, options, lambda: daemon.report_ready(ready_fd))
+    except CowfsError as error:
+        daemon.report_failure(ready_fd, error)
+        raise
+
+
+def _log_path(database: Path) -> Path:
+    """Return where the background mount of ``database`` logs: in the user's state directory, by the XDG base directories."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cowfs"
+    state.mkdir(parents=True, exist_ok=True)
+    resolved = database.resolve()
+    digest = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:8]
+    return state / f"{resolved.name}-{digest}.log"

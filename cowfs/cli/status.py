@@ -1,0 +1,78 @@
+"""``cowfs status``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cowfs.cli.arguments import AS_JSON, DATABASE, iso, print_json
+from cowfs.errors import NotADatabase
+from cowfs.mount import place
+from cowfs.pages.env import Env
+from cowfs.pages.freelist import read_free_pages
+from cowfs.pages.reading import reading
+from cowfs.store.db import Db
+
+
+@click.command()
+@DATABASE
+@AS_JSON
+def status(database: Path, as_json: bool) -> None:
+    """Tell what DB holds, how large it is, who reads it and where it is mounted."""
+    document = _describe(database)
+    if as_json:
+        print_json(document)
+        return
+    for name, value in document.items():
+        for line in _lines(value):
+            click.echo(f"{name.replace('_', ' '):<14} {line}")
+            name = ""
+
+
+def _describe(database: Path) -> dict[str, Any]:
+    with reading(database) as reader:
+        root = reader.root
+        free = len(read_free_pages(reader))
+        document: dict[str, Any] = {"database": str(database.resolve()), **_store(reader, root.txnid)}
+        document["size"] = {
+            "file_bytes": reader.file.size(),
+            "page_bytes": root.page_size,
+            "pages": root.pages,
+            "free_pages": free,
+        }
+    document["readers"] = _readers(database, root.txnid)
+    document["mounts"] = [str(mount.point) for mount in place.mounts_of(database)]
+    return document
+
+
+def _store(reader: Any, txnid: int) -> dict[str, Any]:
+    try:
+        db = Db(reader, txnid)
+    except NotADatabase:
+        return {"kind": "LMDB environment, not a cowfs store", "txid": txnid}
+    return {
+        "kind": "cowfs store, strict" if db.format.strict else "cowfs store",
+        "txid": db.txid,
+        "instant": None if db.instant is None else iso(db.instant),
+        "attributes": len(db.schema),
+        "datoms": db.datom_count,
+    }
+
+
+def _readers(database: Path, newest: int) -> list[dict[str, int]]:
+    """Return who holds which commit; commits behind the newest keep pages from being used again."""
+    if not (database / "lock.mdb").exists():
+        return []
+    with Env.open(database, readonly=True) as env:
+        return [{"pid": pid, "txnid": txnid, "behind": max(newest - txnid, 0)} for pid, txnid in env.readers()]
+
+
+def _lines(value: Any) -> list[str]:
+    """Return a value of the document as lines for people."""
+    if isinstance(value, dict):
+        return [", ".join(f"{number} {name.replace('_', ' ')}" for name, number in value.items())]
+    if isinstance(value, list):
+        return [line for item in value for line in _lines(item)] or ["none"]
+    return ["-" if value is None else str(value)]

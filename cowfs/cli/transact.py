@@ -1,0 +1,37 @@
+"""``cowfs transact``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cowfs.cli.arguments import AS_JSON, DATABASE, iso, parse_json, print_json, read_text
+from cowfs.store.store import Store
+
+
+@click.command()
+@DATABASE
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True), default="-")
+@AS_JSON
+def transact(database: Path, file: Path, as_json: bool) -> None:
+    """Do one transaction: the JSON list of forms in FILE (default: standard input).
+
+    Prints the txid, which is the name of its directory under snapshots/, and what the tempids became.
+    """
+    with Store.open(database) as store:
+        report = store.transact(parse_json(read_text(file), str(file)))
+    if as_json:
+        print_json(
+            {
+                "txid": report.txid,
+                "instant": iso(report.instant),
+                "tempids": {str(tempid): entity for tempid, entity in report.tempids.items()},
+                "datoms": [[datom.e, datom.a, datom.added] for datom in report.datoms],
+            }
+        )
+        return
+    added = sum(datom.added for datom in report.datoms)
+    click.echo(f"txid {report.txid}  {iso(report.instant)}  +{added} -{len(report.datoms) - added} datoms")
+    for tempid, entity in report.tempids.items():
+        click.echo(f"{tempid} -> {entity}")

@@ -1,0 +1,42 @@
+"""``verify``: both checks, of pages and of datoms, on one root; what ``check`` prints and ``restore`` insists on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from cowfs.errors import DatabaseError, NotADatabase
+from cowfs.pages.check import check_pages
+from cowfs.pages.tree import TreeReader
+from cowfs.store.check import check_store
+from cowfs.store.db import Db
+
+
+class Report(NamedTuple):
+    """The findings, one line each, found while they are asked for; and the store, None when there is none."""
+
+    findings: Iterator[str]
+    db: Db | None
+
+
+def verify(reader: TreeReader, progress: Callable[[int], None]) -> Report:
+    """Check the reader's root, which must be held. ``progress`` is called with numbers of pages done."""
+    try:
+        db = Db(reader, reader.root.txnid)
+    except NotADatabase:
+        return Report(_pages(reader, progress), None)
+    except DatabaseError as error:
+        return Report(_both(reader, progress, [str(error)]), None)
+    return Report(_both(reader, progress, []), db)
+
+
+def _pages(reader: TreeReader, progress: Callable[[int], None]) -> Iterator[str]:
+    for finding in check_pages(reader.file, reader.root, progress):
+        yield str(finding)
+
+
+def _both(reader: TreeReader, progress: Callable[[int], None], first: list[str]) -> Iterator[str]:
+    yield from first
+    yield from _pages(reader, progress)
+    if not first:
+        yield from check_store(reader, reader.root.txnid)

@@ -1,0 +1,144 @@
+"""The life of a mount: open the database, serve, unmount, close; in the foreground, or in a process of its own.
+
+The environment is opened in the process that serves, never before a fork (locks are not inherited). A background mount is a
+new process that runs the same command in the foreground; it says through a pipe when it is usable, or why it is not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cowfs.errors import AccessDenied, CowfsError, MountError
+from cowfs.mount import place
+from cowfs.mount.filesystem import Filesystem
+from cowfs.mount.housekeeper import Housekeeper
+from cowfs.pages.env import Env
+from cowfs.views.history import History
+from cowfs.views.tree import Tree
+
+log = logging.getLogger("cowfs.mount")
+
+DEFAULT_KEEP = 64
+_READY_WITHIN = 60.0
+_READY = b"ready"
+# what fstab and systemd add for themselves, and what says no more than how we mount anyway
+_NOT_FOR_FUSE = frozenset({"_netdev", "auto", "noauto", "user", "users", "nouser", "nofail", "defaults", "ro", "rw"})
+_NOT_FOR_FUSE_PREFIXES = ("x-", "comment=")
+
+
+@dataclass(frozen=True)
+class MountOptions:
+    """How to mount: how many commits keep a directory behind the newest, and options for libfuse, as ``-o`` gives them."""
+
+    keep: int = DEFAULT_KEEP
+    fuse: tuple[str, ...] = ()
+
+
+def serve(database: Path, point: Path, options: MountOptions, ready: Callable[[], None]) -> None:
+    """Mount ``database`` at ``point`` and serve until it is unmounted or a SIGTERM, SIGINT or SIGHUP comes.
+
+    ``ready`` is called when the mount is usable. Raises ``PlaceError``, ``MountError``, and what opening raises.
+    """
+    place.require_fuse()
+    place.prepare(point, database)
+    env = open_for_mount(database)
+    try:
+        history = History(env, options.keep)
+        try:
+            _serve(Tree(history), env, point, options, ready)
+        finally:
+            history.close()
+    finally:
+        env.close()
+
+
+def open_for_mount(database: Path) -> Env:
+    """Open ``database``, for reading only where the user has no permission to write it."""
+    try:
+        return Env.open(database)
+    except AccessDenied:
+        return Env.open(database, readonly=True)
+
+
+def start(command: list[str], arguments: list[str], log_path: Path) -> None:
+    """Run ``command --ready-fd N -- arguments``, a foreground mount, in the background; return when it is usable.
+
+    Its log goes to ``log_path``. Raises ``MountError`` with the line that it failed with.
+    """
+    reading, writing = os.pipe()
+    with log_path.open("ab") as log_file, os.fdopen(reading, "rb") as report:
+        process = subprocess.Popen(
+            [*command, "--ready-fd", str(writing), "--", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            pass_fds=[writing],
+            start_new_session=True,
+            cwd="/",
+        )
+        os.close(writing)
+        if not select.select([report], [], [], _READY_WITHIN)[0]:
+            process.terminate()
+            raise MountError(f"the mount did not become usable within {_READY_WITHIN:.0f} s; see {log_path}")
+        message = report.read()
+    if message != _READY:
+        process.wait()
+        raise MountError(message.decode(errors="replace") or f"the mount ended at once; see {log_path}")
+    process.returncode = 0  # it goes on without us: nobody waits for it
+
+
+def report_ready(descriptor: int) -> None:
+    """Tell the process that started this one that the mount is usable."""
+    os.write(descriptor, _READY)
+    os.close(descriptor)
+
+
+def report_failure(descriptor: int, error: CowfsError) -> None:
+    """Tell the process that started this one why there will be no mount."""
+    os.write(descriptor, str(error).encode())
+    os.close(descriptor)
+
+
+def _serve(tree: Tree, env: Env, point: Path, options: MountOptions, ready: Callable[[], None]) -> None:
+    filesystem = Filesystem(tree, env, lambda: begin())
+    housekeeper = Housekeeper(filesystem, tree.history, point)
+
+    def begin() -> None:
+        housekeeper.start()
+        log.info("%s is mounted at %s", env.path, point)
+        ready()
+
+    try:
+        filesystem.serve(str(point), _fuse_options(env, options))
+    except RuntimeError as error:
+        raise MountError(f"{point}: libfuse could not mount (its code {error})") from error
+    finally:
+        housekeeper.stop()
+        filesystem.walks.close()
+        log.info("%s is no longer mounted at %s", env.path, point)
+
+
+def _fuse_options(env: Env, options: MountOptions) -> dict[str, str | bool]:
+    """Return the options for libfuse: ours, then the user's."""
+    result: dict[str, str | bool] = {
+        "fsname": str(env.path.resolve()).replace("\\", "\\\\").replace(",", "\\,"),
+        "subtype": "cowfs",
+        "use_ino": True,
+        "attr_timeout": "0",
+        "entry_timeout": "0",
+        "negative_timeout": "0",
+    }
+    for option in options.fuse:
+        name, equals, value = option.partition("=")
+        if name in _NOT_FOR_FUSE or name.startswith(_NOT_FOR_FUSE_PREFIXES):
+            continue
+        result[name] = value if equals else True
+    if "allow_other" in result or "allow_root" in result:
+        result["default_permissions"] = True
+    return result

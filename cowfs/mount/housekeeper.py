@@ -1,0 +1,86 @@
+"""``Housekeeper``: what the mount does while nobody asks.
+
+Ten times a second it looks for new commits, so that each gets its directory, and ends the walks of processes that are gone.
+It also takes the signals: libfuse's own handling can miss one that comes just before it waits for a request, so here a
+signal ends the loop and then makes a request of its own, which wakes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+from cowfs.errors import CowfsError
+from cowfs.mount.filesystem import Filesystem
+from cowfs.views.history import History
+
+log = logging.getLogger("cowfs.mount")
+
+_TICK = 0.1  # seconds
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Housekeeper:
+    """A thread beside the one that serves. ``start`` it, in the main thread, when the mount is usable."""
+
+    def __init__(self, filesystem: Filesystem, history: History, point: Path) -> None:
+        self._filesystem = filesystem
+        self._history = history
+        self._point = point
+        self._thread = threading.Thread(target=self._run, name="housekeeper", daemon=True)
+        self._reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stopped = False
+        self._complained = ""
+
+    def start(self) -> None:
+        """Take over the signals and begin."""
+        for number in _SIGNALS:
+            signal.signal(number, _note)
+        signal.set_wakeup_fd(self._writing)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, give the signals back; does nothing when it was never started."""
+        if self._thread.is_alive():
+            self._stopped = True
+            os.write(self._writing, b"\0")
+            self._thread.join()
+        signal.set_wakeup_fd(-1)
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are the main thread's
+        while not self._stopped:
+            if select.select([self._reading], [], [], _TICK)[0]:
+                if not self._stopped and any(os.read(self._reading, 64)):
+                    self._end_serving()
+            else:
+                self._look()
+
+    def _look(self) -> None:
+        try:
+            with self._filesystem.turn:
+                self._history.newest()
+                self._filesystem.walks.expire()
+            self._complained = ""
+        except CowfsError as error:
+            if str(error) != self._complained:  # once, not ten times a second
+                log.error("%s", error)  # noqa: TRY400 - the text says it all
+                self._complained = str(error)
+
+    def _end_serving(self) -> None:
+        log.info("a signal asks to unmount")
+        self._filesystem.stop()
+        with contextlib.suppress(OSError):
+            self._point.stat()
+
+
+def _note(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing: the signal has woken the housekeeper through its pipe."""

@@ -1,0 +1,236 @@
+"""``check_store``: whether a root holds what a store must hold.
+
+The indexes are read once each. Whether they agree datom by datom is first asked of the sums of their datoms' hashes, which
+do not depend on the order; only when these differ is every datom looked up on the other side.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+
+from cowfs.errors import CorruptDatabase, DatabaseError
+from cowfs.pages.reader import Reader
+from cowfs.store.encoding import KEY_VALUE_DIGESTED, KEY_VALUE_MAX, REF, decode, encode_again, instant_of, key_value
+from cowfs.store.layout import (
+    ATTRIBUTE_KEYS,
+    AVE,
+    EAV,
+    ENTITY_SIZE,
+    LOG,
+    META,
+    PREFIX_SIZE,
+    TX_SIZE,
+    State,
+    read_counts,
+    read_format,
+    read_state,
+    stop_after,
+    txid_of,
+)
+from cowfs.store.log import parse_row
+from cowfs.store.schema import Attribute, Schema, parse_record
+from cowfs.store.values import MAX_ENTITY
+
+_MOST_NAMED = 20  # datoms that one kind of finding names
+_AID = PREFIX_SIZE - ENTITY_SIZE
+
+
+def check_store(reader: Reader, txnid: int) -> Iterator[str]:
+    """Yield one line for each thing that is wrong with the store at a root; a sound store yields none.
+
+    ``txnid`` is LMDB's transaction id of the root. Damage ends in a finding, never in an exception.
+    """
+    try:
+        stored = read_format(reader)
+        state = read_state(reader)
+    except DatabaseError as error:
+        yield str(error)
+        return
+    examination = Examination(reader, state, txnid)
+    parts = (
+        partial(examination.read_attributes, strict=stored.strict),
+        examination.check_state,
+        examination.check_eav,
+        examination.check_ave,
+        examination.check_agreement,
+        examination.check_counts,
+        examination.check_log,
+    )
+    for part in parts:
+        try:
+            yield from part()
+        except DatabaseError as error:
+            yield str(error)
+
+
+class Examination:
+    """One check of one root: what its parts have found out so far."""
+
+    def __init__(self, reader: Reader, state: State, txnid: int) -> None:
+        self._reader = reader
+        self._state = state
+        self._txid = txid_of(txnid, state)
+        self._schema = Schema()
+        self._counts: Counter[bytes] = Counter()
+        self._eav_sum = 0
+        self._ave_sum = 0
+        self._highest = 0
+
+    def read_attributes(self, *, strict: bool) -> Iterator[str]:
+        """Read the attributes that there are, for the other parts."""
+        attributes: dict[str, Attribute] = {}
+        for key, data in self._reader.scan(META, ATTRIBUTE_KEYS, stop_after(ATTRIBUTE_KEYS)):
+            try:
+                attribute = parse_record(key, data)
+            except CorruptDatabase as error:
+                yield str(error)
+                continue
+            if attribute.name in attributes:
+                yield f"{attribute.name} is defined twice"
+            attributes[attribute.name] = attribute
+        self._schema = Schema(attributes.values(), strict=strict)
+
+    def check_state(self) -> Iterator[str]:
+        """Check the state record by itself."""
+        if self._state.txid > self._txid:
+            yield f"the last txid {self._state.txid} is above that of the root, {self._txid}"
+        if self._state.max_entity > MAX_ENTITY:
+            yield f"the highest entity id {self._state.max_entity} is above 2**53-1"
+
+    def check_eav(self) -> Iterator[str]:
+        """Check every entry of ``eav``, and count."""
+        before = b""
+        total = 0
+        for key, data in self._reader.scan(EAV):
+            problem = self._entry_problem(key, data)
+            if (
+                problem is None
+                and key[:PREFIX_SIZE] == before
+                and not self._schema.by_key[key[ENTITY_SIZE:PREFIX_SIZE]].many
+            ):
+                problem = "a second value of an attribute with cardinality one"
+            if problem is not None:
+                yield f"eav, {self._named(key[:ENTITY_SIZE], key[ENTITY_SIZE:PREFIX_SIZE])}: {problem}"
+            before = key[:PREFIX_SIZE]
+            self._counts[before[ENTITY_SIZE:]] += 1
+            total += hash((key[ENTITY_SIZE:], key[:ENTITY_SIZE], data[:TX_SIZE]))
+        self._eav_sum = total % 2**64
+
+    def check_ave(self) -> Iterator[str]:
+        """Check every entry of ``ave`` that ``check_eav`` cannot have seen: keys, and unique values."""
+        before = b""
+        total = 0
+        unique = {key for key, attribute in self._schema.by_key.items() if attribute.unique is not None}
+        for key, data in self._reader.scan(AVE):
+            aid, e = key[:_AID], key[-ENTITY_SIZE:]
+            if len(key) <= PREFIX_SIZE or len(data) != TX_SIZE:
+                yield f"ave: an entry of {len(key)} and {len(data)} bytes is no datom"
+            elif aid in unique and key[:-ENTITY_SIZE] == before[:-ENTITY_SIZE]:
+                other = int.from_bytes(before[-ENTITY_SIZE:], "big")
+                yield f"ave, {self._named(e, aid)}: the value is unique, and entity {other} has it too"
+            before = key
+            total += hash((key[:-ENTITY_SIZE], e, data))
+        self._ave_sum = total % 2**64
+
+    def check_agreement(self) -> Iterator[str]:
+        """Check that both indexes hold the same datoms; name those that they do not, when there are any."""
+        if self._eav_sum != self._ave_sum:
+            missing = list(islice(self._one_sided(), _MOST_NAMED + 1))
+            yield from missing[:_MOST_NAMED] or ["eav and ave differ"]
+            if len(missing) > _MOST_NAMED:
+                yield "eav and ave differ in more datoms"
+
+    def check_counts(self) -> Iterator[str]:
+        """Check the numbers that the store keeps against what was counted."""
+        total = sum(self._counts.values())
+        if total != self._state.datoms:
+            yield f"the store says that it has {self._state.datoms} datoms, and eav has {total}"
+        if self._highest > self._state.max_entity:
+            yield f"entity {self._highest} is above the highest entity id of the store, {self._state.max_entity}"
+        kept = read_counts(self._reader)
+        for aid in sorted(kept.keys() | {int.from_bytes(key, "big") for key in self._counts}):
+            key = aid.to_bytes(_AID, "big") if aid < 2**32 else b""
+            if kept.get(aid, 0) != self._counts[key]:
+                attribute = self._schema.by_key.get(key)
+                name = attribute.name if attribute else f"attribute {aid}"
+                yield f"{name}: the store says {kept.get(aid, 0)} datoms, and eav has {self._counts[key]}"
+
+    def check_log(self) -> Iterator[str]:
+        """Check every row of the log, and that the newest is that of the state."""
+        last = micros = 0
+        for key, row in self._reader.scan(LOG):
+            txid = int.from_bytes(key, "big")
+            try:
+                parsed = parse_row(txid, row, self._schema.by_key)
+            except CorruptDatabase as error:
+                yield str(error)
+                continue
+            now = int.from_bytes(row[:8], "big", signed=True)
+            if now < micros:
+                yield f"the log: transaction {txid} is of {parsed.instant}, before that of transaction {last}"
+            last, micros = txid, now
+        if (last, micros) != (self._state.txid, self._state.instant):
+            yield (
+                f"the newest transaction of the log is {last} of {_moment(micros)},"
+                f" that of the store {self._state.txid} of {_moment(self._state.instant)}"
+            )
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _entry_problem(self, key: bytes, data: bytes) -> str | None:
+        """Return what is wrong with one entry of ``eav`` by itself, None when nothing is."""
+        if len(key) <= PREFIX_SIZE or len(data) < TX_SIZE:
+            return f"an entry of {len(key)} and {len(data)} bytes is no datom"
+        entity = int.from_bytes(key[:ENTITY_SIZE], "big")
+        attribute = self._schema.by_key.get(key[ENTITY_SIZE:PREFIX_SIZE])
+        self._highest = max(self._highest, entity)
+        if not 1 <= entity <= MAX_ENTITY:
+            return "no entity has such an id"
+        if attribute is None:
+            return "no such attribute"
+        if not 1 <= int.from_bytes(data[:TX_SIZE], "big") <= self._state.txid:
+            return "of a transaction that has not been"
+        return self._value_problem(attribute, key[PREFIX_SIZE:], data[TX_SIZE:])
+
+    def _value_problem(self, attribute: Attribute, value: bytes, kept: bytes) -> str | None:
+        encoding = kept or value
+        if len(value) == KEY_VALUE_DIGESTED and not kept:
+            return "a long value is not there"
+        if kept and (len(kept) <= KEY_VALUE_MAX or key_value(kept) != value):
+            return "a long value does not fit its digest"
+        try:
+            found = decode(encoding)
+        except CorruptDatabase as error:
+            return str(error)
+        if encode_again(encoding) != encoding:
+            return f"the value {found!r:.60} is not encoded as it would be"
+        if not attribute.takes_tag(encoding[0]):
+            return f"the value {found!r:.60} is not of type {attribute.type}"
+        if encoding[0] == REF and not 1 <= int.from_bytes(encoding[1:], "big") <= self._state.max_entity:
+            return f"a reference to {found!r}, which no entity can be"
+        return None
+
+    def _one_sided(self) -> Iterator[str]:
+        for key, data in self._reader.scan(EAV):
+            e, aid = key[:ENTITY_SIZE], key[ENTITY_SIZE:PREFIX_SIZE]
+            if self._reader.get(AVE, key[ENTITY_SIZE:] + e) != data[:TX_SIZE]:
+                yield f"{self._named(e, aid)}: a datom of eav is not in ave, or with another transaction"
+        for key, data in self._reader.scan(AVE):
+            e, aid = key[-ENTITY_SIZE:], key[:_AID]
+            if (self._reader.get(EAV, e + key[:-ENTITY_SIZE]) or b"")[:TX_SIZE] != data:
+                yield f"{self._named(e, aid)}: a datom of ave is not in eav, or with another transaction"
+
+    def _named(self, e: bytes, aid: bytes) -> str:
+        attribute = self._schema.by_key.get(aid)
+        name = attribute.name if attribute else f"attribute {int.from_bytes(aid, 'big')}"
+        return f"entity {int.from_bytes(e, 'big')} {name}"
+
+
+def _moment(micros: int) -> str:
+    try:
+        return str(instant_of(micros))
+    except OverflowError:
+        return f"microsecond {micros}"

@@ -1,0 +1,241 @@
+"""``Db``: the database at one commit, as an immutable value.
+
+It works over any ``Reader``, so the newest commit and one from long ago are read alike. A Db holds its root until it is
+closed or dropped; what was read from it stays.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final, Literal
+
+from cowfs.errors import InputError, NotFound
+from cowfs.pages.reader import Reader
+from cowfs.store import documents, names
+from cowfs.store.datom import Datom
+from cowfs.store.encoding import KEY_VALUE_PREFIX, Value, decode, instant_of, key_value
+from cowfs.store.indexes import Record, ave_records, eav_records, exact, holder
+from cowfs.store.layout import (
+    COUNT_KEYS,
+    ENTITY_SIZE,
+    LOG,
+    META,
+    TX_SIZE,
+    State,
+    read_format,
+    read_state,
+    stop_after,
+    txid_of,
+)
+from cowfs.store.log import TxRow, parse_row
+from cowfs.store.pull import Pull
+from cowfs.store.schema import Attribute, Schema, read_schema
+from cowfs.store.values import MAX_ENTITY, describe
+
+Index = Literal["eav", "ave"]
+Lookup = int | Sequence[Any]
+
+_END: Final = 2**64
+
+
+class Db:
+    """The database at one root.
+
+    ``reader`` reads the root, ``txnid`` is LMDB's transaction id of it, ``closer`` is called once when the Db is closed or
+    dropped. Raises ``NotADatabase`` when the environment is not a store, ``UnsupportedFormat``, ``CorruptDatabase``.
+    """
+
+    def __init__(
+        self, reader: Reader, txnid: int, closer: Callable[[], None] | None = None, *, schema: Schema | None = None
+    ) -> None:
+        self._close = weakref.finalize(self, closer or _nothing)
+        self._close.atexit = False
+        self.reader: Final = reader
+        self.txnid: Final = txnid
+        self.format: Final = read_format(reader)
+        self.state: Final[State] = read_state(reader)
+        self.txid: Final = txid_of(txnid, self.state)
+        self._given_schema = schema
+
+    def __enter__(self) -> Db:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Db txid={self.txid} datoms={self.datom_count}>"
+
+    def close(self) -> None:
+        """Let the root go; closing twice does nothing."""
+        self._close()
+
+    # -- facts about the whole -----------------------------------------------------------------------------------
+
+    @property
+    def instant(self) -> datetime | None:
+        """When the last transaction was, None before the first one."""
+        return instant_of(self.state.instant) if self.state.txid else None
+
+    @property
+    def datom_count(self) -> int:
+        """How many datoms there are."""
+        return self.state.datoms
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The attributes, by name."""
+        return self._given_schema or read_schema(self.reader, self.format)
+
+    def attribute(self, name: str) -> Attribute:
+        """Return the attribute with that name. Raises ``NotFound``."""
+        attribute = self.schema.get(name) if isinstance(name, str) else None
+        if attribute is None:
+            raise NotFound(f"no attribute {names.canonical(name) if isinstance(name, str) else describe(name)}")
+        return attribute
+
+    def count(self, name: str) -> int:
+        """Return how many datoms an attribute has, without counting them."""
+        return int.from_bytes(self.reader.get(META, COUNT_KEYS + self.attribute(name).key) or b"", "big")
+
+    # -- datoms --------------------------------------------------------------------------------------------------
+
+    def datoms(self, index: Index, *components: Any) -> Iterator[Datom]:
+        """Return the datoms that begin with ``components``, in the order of the index.
+
+        ``eav`` takes an entity, an attribute's name and a value, ``ave`` an attribute's name, a value and an entity; each
+        may be left out from the end. An entity may be a lookup ref. Raises ``NotFound``, ``InputError``.
+        """
+        if index not in ("eav", "ave") or len(components) > 3:
+            raise InputError("datoms takes the index eav or ave, and up to three components")
+        in_eav = index == "eav"
+        order = components if in_eav else (*components[2:], *components[:2])
+        entity = order[0] if components and (in_eav or len(components) == 3) else None
+        rest = components[1:] if in_eav else components[:2]
+        e = b"" if entity is None else self._entity_key(entity)
+        if e is None:
+            return iter(())
+        attribute = self.attribute(rest[0]) if rest else None
+        value = key_value(_encoded(attribute, rest[1])) if attribute and len(rest) > 1 else b""
+        key = (e + attribute.key + value if in_eav else attribute.key + value + e) if attribute else e
+        records = eav_records if in_eav else ave_records
+        start, stop = exact(key) if key else (b"", None)
+        found = records(self.reader, start, stop)
+        if value:
+            encoding = _encoded(attribute, rest[1]) if attribute else b""
+            found = (record for record in found if record.encoding == encoding)
+        return self._decoded(found)
+
+    def range(self, name: str, start: Any = None, stop: Any = None) -> Iterator[Datom]:
+        """Return an attribute's datoms with start <= value < stop in the order of their values; None is open."""
+        attribute = self.attribute(name)
+        first = b"" if start is None else _encoded(attribute, start)
+        last = None if stop is None else _encoded(attribute, stop)
+        key = attribute.key
+        below = stop_after(key if last is None else key + last[:KEY_VALUE_PREFIX])
+        found = ave_records(self.reader, key + first[:KEY_VALUE_PREFIX], below)
+        return self._decoded(r for r in found if first <= r.encoding and (last is None or r.encoding < last))
+
+    def entities(self, start: int = 1, stop: int | None = None) -> Iterator[int]:
+        """Yield the entities that have datoms, in order: those with start <= e < stop."""
+        last = 0
+        first = max(start, 0).to_bytes(ENTITY_SIZE, "big")
+        for record in eav_records(self.reader, first, None if stop is None else _id_key(stop)):
+            if record.e != last:
+                last = record.e
+                yield last
+
+    # -- entities ------------------------------------------------------------------------------------------------
+
+    def entid(self, lookup: Lookup) -> int | None:
+        """Return the entity that an id or a lookup ref names; None when no entity has that value.
+
+        An id is returned as it is. Raises ``NotFound`` for an unknown attribute, ``InputError`` for one that is not unique.
+        """
+        if isinstance(lookup, int) and not isinstance(lookup, bool):
+            return int(lookup)
+        if not isinstance(lookup, list | tuple) or len(lookup) != 2:
+            raise InputError(f"{describe(lookup)} where an entity id or a lookup ref is due")
+        attribute = self.attribute(lookup[0])
+        if attribute.unique is None:
+            raise InputError(f"{attribute.name} is not unique, so it names no entity")
+        return holder(self.reader, attribute.key + key_value(_encoded(attribute, lookup[1])))
+
+    def entity(self, entity: Lookup) -> dict[str, Any] | None:
+        """Return an entity as a document with Python values: ``:db/id`` first, then its attributes by name.
+
+        Many values are a list in the order of the values. None when the entity has no datoms.
+        """
+        return documents.document(self._attributes_of(entity), self.schema)
+
+    def entity_json(self, entity: Lookup) -> dict[str, Any] | None:
+        """Return an entity as a document for JSON, which is valid transaction data; None when it has no datoms."""
+        return documents.json_document(self._attributes_of(entity), self.schema)
+
+    def pull(self, pattern: Sequence[Any], entity: Lookup) -> dict[str, Any] | None:
+        """Return what ``pattern`` asks for of an entity, with Python values (``pull`` documents the patterns).
+
+        None when there is nothing. Raises ``InputError`` when the pattern is wrong.
+        """
+        number = self.entid(entity)
+        return None if number is None else Pull(self.reader, self.schema).pull(pattern, number)
+
+    def export(self) -> Iterator[dict[str, Any]]:
+        """Yield every entity as ``entity_json`` does; transacted into an empty store with this schema they make it again."""
+        for _e, records in groupby(eav_records(self.reader), key=attrgetter("e")):
+            document = documents.json_document(list(records), self.schema)
+            if document is not None:
+                yield document
+
+    # -- the log -------------------------------------------------------------------------------------------------
+
+    def log(self, txid: int) -> TxRow | None:
+        """Return what transaction ``txid`` did; None when there is no such transaction in this root."""
+        row = self.reader.get(LOG, _id_key(txid)) if 0 < txid < _END else None
+        return None if row is None else parse_row(txid, row, self.schema.by_key)
+
+    def transactions(self, start: int = 0, stop: int | None = None, *, reverse: bool = False) -> Iterator[TxRow]:
+        """Yield the transactions with start <= txid < stop, the oldest first, or the newest."""
+        end = None if stop is None else _id_key(stop)
+        for key, row in self.reader.scan(LOG, _id_key(start), end, reverse=reverse):
+            yield parse_row(int.from_bytes(key[:TX_SIZE], "big"), row, self.schema.by_key)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _attributes_of(self, entity: Lookup) -> list[Record]:
+        key = self._entity_key(entity)
+        return [] if key is None else list(eav_records(self.reader, *exact(key)))
+
+    def _entity_key(self, entity: Lookup) -> bytes | None:
+        number = self.entid(entity)
+        return number.to_bytes(ENTITY_SIZE, "big") if number is not None and 0 < number <= MAX_ENTITY else None
+
+    def _decoded(self, records: Iterator[Record]) -> Iterator[Datom]:
+        attributes = self.schema.by_key
+        for e, aid, encoding, tx in records:
+            yield Datom(e, documents.attribute_of(attributes, aid, e).name, decode(encoding), tx)
+
+
+def schema_json(db: Db) -> Mapping[str, Mapping[str, Any]]:
+    """Return the schema of ``db`` in the form that ``init --schema`` reads."""
+    return db.schema.to_json()
+
+
+def _encoded(attribute: Attribute, value: Value) -> bytes:
+    try:
+        return attribute.encode(value)
+    except InputError as error:
+        raise InputError(f"{attribute.name}: {error}") from None
+
+
+def _id_key(number: int) -> bytes:
+    return min(max(number, 0), _END - 1).to_bytes(8, "big")
+
+
+def _nothing() -> None:
+    """Stand in for a closer where there is nothing to close."""

@@ -1,0 +1,128 @@
+"""Unique attributes in a transaction: whom a tempid turns out to be, and whether a value has one owner in the end.
+
+A tempid that asserts a value of a ``:db.unique/identity`` attribute is the entity that has this value before the
+transaction, else everybody who asserts it in the same transaction. Uniqueness itself is judged when all is done, so two
+entities may swap their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cowfs.errors import InputError, TransactionError
+from cowfs.pages.reader import Reader
+from cowfs.store.encoding import decode, encode_ref, key_value
+from cowfs.store.forms import ADD, CAS, Claim, FormReader, form_error
+from cowfs.store.indexes import holder
+from cowfs.store.layout import ENTITY_SIZE
+from cowfs.store.novelty import Novelty
+from cowfs.store.schema import Schema
+from cowfs.store.values import shown
+
+
+class Identities:
+    """The owners of unique values around one transaction: before it, and as its forms claim them."""
+
+    def __init__(self, reader: Reader, forms: FormReader, data: Sequence[Any]) -> None:
+        self._reader = reader
+        self._forms = forms
+        self._nodes = forms.nodes
+        self._data = data
+        self._before: dict[bytes, int | None] = {}
+        self._claimed: dict[bytes, int] = {}
+
+    def resolve(self) -> None:
+        """Join the slots of the transaction that are the same entity. Raises ``TransactionError``."""
+        late = []
+        for claim in self._forms.claims:
+            if isinstance(claim.value, int):
+                late.append(claim)
+            else:
+                self._claim(claim, claim.attribute.key + key_value(claim.value))
+        pending = dict(self._forms.pending)
+        joined = True
+        while joined:
+            joined = self._settle(pending)
+            for claim in late:
+                joined |= self._claim_reference(claim)
+        for _node, index in pending.values():
+            raise form_error(self._data, index, InputError("a lookup ref to an entity that does not exist"))
+        unused = self._nodes.unused()
+        if unused is not None:
+            error = InputError(f"nothing is asserted of tempid {unused[0]!r}, so it is no entity")
+            raise form_error(self._data, unused[1], error)
+
+    def check(self, novelty: Novelty, schema: Schema, ids: Sequence[int]) -> None:
+        """Raise ``TransactionError`` when, after ``novelty``, two entities have the same value of a unique attribute."""
+        owners: dict[bytes, bytes] = {}
+        for prefix, added in novelty.added.items():
+            aid = prefix[ENTITY_SIZE:]
+            if schema.by_key[aid].unique is None:
+                continue
+            for value in added:
+                owner = owners.setdefault(aid + value, prefix)
+                if owner == prefix:
+                    owner = self._stored_owner(novelty, aid + value) or prefix
+                if owner != prefix:
+                    raise self._conflict(prefix, added[value], owner, schema, ids)
+
+    def _stored_owner(self, novelty: Novelty, key: bytes) -> bytes | None:
+        """Return the prefix of the datom that had the unique value before, None when it is gone, or there was none."""
+        number = self.owner_before(key)
+        if number is None:
+            return None
+        prefix = number.to_bytes(ENTITY_SIZE, "big") + key[:4]
+        return None if key[4:] in novelty.gone.get(prefix, {}) else prefix
+
+    def owner_before(self, key: bytes) -> int | None:
+        """Return the entity that had a unique value before the transaction; ``key`` is attribute key and key value."""
+        if key not in self._before:
+            self._before[key] = holder(self._reader, key)
+        return self._before[key]
+
+    def _claim(self, claim: Claim, key: bytes) -> bool:
+        """Take note that the claim's entity has the value at ``key``; return whether this joined two nodes."""
+        owner = self._claimed.get(key)
+        if owner is None:
+            owner = self._claimed[key] = self.owner_before(key) or claim.node
+        if claim.node > 0 or claim.attribute.unique != "identity" or self._nodes.same(owner, claim.node):
+            return False
+        self._join(claim.form, claim.node, owner, claim.attribute.name)
+        return True
+
+    def _claim_reference(self, claim: Claim) -> bool:
+        """Take note of a claim whose value is a reference, which may be to a slot that is no entity yet."""
+        node = self._nodes.find(int(claim.value))
+        name = encode_ref(node) if node > 0 else b"slot %d" % -node
+        return self._claim(claim, claim.attribute.key + name)
+
+    def _settle(self, pending: dict[bytes, tuple[int, int]]) -> bool:
+        """Join the lookup refs that wait for a claim with those who made it."""
+        found = [key for key in pending if key in self._claimed]
+        for key in found:
+            node, index = pending.pop(key)
+            self._join(index, node, self._claimed[key], "lookup ref")
+        return bool(found)
+
+    def _join(self, index: int, node: int, other: int, what: str) -> None:
+        try:
+            self._nodes.join(node, other)
+        except InputError as error:
+            raise form_error(self._data, index, InputError(f"{what}: {error}")) from None
+
+    def _conflict(
+        self, prefix: bytes, encoding: bytes, owner: bytes, schema: Schema, ids: Sequence[int]
+    ) -> TransactionError:
+        entity, other = (int.from_bytes(key[:ENTITY_SIZE], "big") for key in (prefix, owner))
+        attribute = schema.by_key[prefix[ENTITY_SIZE:]]
+        error = InputError(
+            f"{attribute.name} is unique, and {shown(decode(encoding))} would be that of"
+            f" entity {min(entity, other)} and of entity {max(entity, other)}"
+        )
+        for index, kind, _node, other_attribute, value in reversed(self._forms.ops):
+            made = value[1] if kind == CAS else value
+            made = encode_ref(made if made > 0 else ids[-made]) if isinstance(made, int) else made
+            if kind in (ADD, CAS) and other_attribute == attribute and made == encoding:
+                return form_error(self._data, index, error)
+        return TransactionError(str(error))

@@ -1,0 +1,108 @@
+"""The two indexes, read: entries become records, in the exact order of their values.
+
+A ``Record`` is a datom that is not decoded yet. LMDB's order is already that of the values, but for values whose key values
+begin with the same 467 bytes: those follow each other, and are put in order by their whole encodings after loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from cowfs.errors import CorruptDatabase
+from cowfs.pages.reader import Reader
+from cowfs.store.encoding import KEY_VALUE_DIGESTED, KEY_VALUE_PREFIX
+from cowfs.store.layout import AVE, EAV, ENTITY_SIZE, PREFIX_SIZE, TX_SIZE, stop_after
+
+_AID = 4
+_EAV_LONG = PREFIX_SIZE + KEY_VALUE_PREFIX
+_AVE_LONG = _AID + KEY_VALUE_PREFIX + ENTITY_SIZE
+
+
+class Record(NamedTuple):
+    """One datom as it is stored: entity, attribute key, the value's whole encoding, transaction."""
+
+    e: int
+    aid: bytes
+    encoding: bytes
+    tx: int
+
+
+def eav_records(reader: Reader, start: bytes = b"", stop: bytes | None = None) -> Iterator[Record]:
+    """Yield the records of ``eav`` whose keys are in start <= key < stop, by entity, attribute and value."""
+    return _in_order(_eav(reader, start, stop))
+
+
+def ave_records(reader: Reader, start: bytes = b"", stop: bytes | None = None) -> Iterator[Record]:
+    """Yield the records of ``ave`` whose keys are in start <= key < stop, by attribute, value and entity.
+
+    Raises ``CorruptDatabase`` when a long value is not in ``eav``.
+    """
+    return _in_order(_ave(reader, start, stop))
+
+
+def exact(key: bytes) -> tuple[bytes, bytes]:
+    """Return the range of keys that begin with ``key``."""
+    return key, stop_after(key)
+
+
+def holders(reader: Reader, key: bytes) -> Iterator[int]:
+    """Yield the entities that have an attribute's value; ``key`` is attribute key and key value."""
+    size = len(key) + ENTITY_SIZE
+    for found, _tx in reader.scan(AVE, key, key + b"\xff"):
+        if len(found) == size:  # else it is a longer value that begins like this one
+            yield int.from_bytes(found[-ENTITY_SIZE:], "big")
+
+
+def holder(reader: Reader, key: bytes) -> int | None:
+    """Return the first entity that has an attribute's value, None when no entity has it."""
+    return next(holders(reader, key), None)
+
+
+def _eav(reader: Reader, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes | None, Record]]:
+    """Yield records, each with what it shares with those that may be out of order with it, None when it is in order."""
+    unpack = int.from_bytes
+    for key, data in reader.scan(EAV, start, stop):
+        record = Record(
+            unpack(key[:ENTITY_SIZE], "big"),
+            key[ENTITY_SIZE:PREFIX_SIZE],
+            data[TX_SIZE:] or key[PREFIX_SIZE:],
+            unpack(data[:TX_SIZE], "big"),
+        )
+        yield (key[:_EAV_LONG] if len(key) >= _EAV_LONG else None), record
+
+
+def _ave(reader: Reader, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes | None, Record]]:
+    unpack = int.from_bytes
+    for key, data in reader.scan(AVE, start, stop):
+        e, aid, encoding = key[-ENTITY_SIZE:], key[:_AID], key[_AID:-ENTITY_SIZE]
+        if len(encoding) == KEY_VALUE_DIGESTED:
+            encoding = _long_encoding(reader, e + aid + encoding)
+        record = Record(unpack(e, "big"), aid, encoding, unpack(data, "big"))
+        yield (key[: _AID + KEY_VALUE_PREFIX] if len(key) >= _AVE_LONG else None), record
+
+
+def _long_encoding(reader: Reader, key: bytes) -> bytes:
+    data = reader.get(EAV, key)
+    if data is None or len(data) <= TX_SIZE:
+        raise CorruptDatabase(f"eav has no long value at {key[:PREFIX_SIZE].hex()}…, which ave names")
+    return data[TX_SIZE:]
+
+
+def _in_order(entries: Iterable[tuple[bytes | None, Record]]) -> Iterator[Record]:
+    waiting: list[Record] = []
+    shared: bytes | None = None
+    for start, record in entries:
+        if start != shared:
+            yield from sorted(waiting, key=_by_value)
+            waiting.clear()
+            shared = start
+        if start is None:
+            yield record
+        else:
+            waiting.append(record)
+    yield from sorted(waiting, key=_by_value)
+
+
+def _by_value(record: Record) -> tuple[bytes, int]:
+    return record.encoding, record.e

@@ -1,0 +1,74 @@
+"""The log: for every transaction, when it was and which datoms it asserted and retracted.
+
+A row, at the transaction's txid in the ``log`` database::
+
+    instant i64 | asserted u32 | retracted u32 | the asserted datoms | the retracted datoms
+    an asserted datom     e u64 | aid u32 | size u32 | encoding of the value
+    a retracted datom     tx u64 (that had asserted it) | e u64 | aid u32 | size u32 | encoding of the value
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from cowfs.errors import CorruptDatabase
+from cowfs.store.datom import Datom
+from cowfs.store.encoding import decode, instant_of
+from cowfs.store.schema import Attribute
+
+_HEAD = struct.Struct(">qII")
+_DATOM = struct.Struct(">Q4sI")
+_TX = struct.Struct(">Q")
+
+
+@dataclass(frozen=True, slots=True)
+class TxRow:
+    """One transaction of the log: its txid, its instant, and what it changed.
+
+    The ``tx`` of an asserted datom is this transaction, that of a retracted one the transaction that had asserted it.
+    """
+
+    txid: int
+    instant: datetime
+    asserted: tuple[Datom, ...]
+    retracted: tuple[Datom, ...]
+
+
+def pack_row(instant: int, asserted: Sequence[bytes], retracted: Sequence[bytes]) -> bytes:
+    """Return the row of a transaction from its datoms, each as ``pack_datom`` gives it (a retracted one after its tx)."""
+    return b"".join((_HEAD.pack(instant, len(asserted), len(retracted)), *asserted, *retracted))
+
+
+def row_instant(row: bytes) -> int:
+    """Return the instant of a row. Raises ``CorruptDatabase``."""
+    if len(row) < _HEAD.size:
+        raise CorruptDatabase("a row of the log is cut short")
+    return int(_HEAD.unpack_from(row)[0])
+
+
+def parse_row(txid: int, row: bytes, attributes: Mapping[bytes, Attribute]) -> TxRow:
+    """Parse the row of transaction ``txid``; ``attributes`` are by key. Raises ``CorruptDatabase``."""
+    try:
+        micros, asserted, retracted = _HEAD.unpack_from(row)
+        datoms = _datoms(txid, row, asserted, retracted, attributes)
+        gained = tuple(next(datoms) for _ in range(asserted))
+        return TxRow(txid, instant_of(micros), gained, tuple(datoms))
+    except (struct.error, KeyError, OverflowError, RuntimeError) as error:
+        raise CorruptDatabase(f"the log's row of transaction {txid} is damaged") from error
+
+
+def _datoms(txid: int, row: bytes, asserted: int, retracted: int, names: Mapping[bytes, Attribute]) -> Iterator[Datom]:
+    at = _HEAD.size
+    for number in range(asserted + retracted):
+        tx = txid
+        if number >= asserted:
+            tx = _TX.unpack_from(row, at)[0]
+            at += _TX.size
+        e, aid, size = _DATOM.unpack_from(row, at)
+        at += _DATOM.size + size
+        yield Datom(e, names[aid].name, decode(row[at - size : at]), tx, number < asserted)
+    if at != len(row):
+        raise CorruptDatabase(f"the log's row of transaction {txid} is damaged")

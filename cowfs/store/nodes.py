@@ -1,0 +1,110 @@
+"""Nodes: the entities of a transaction while not all of them have an id yet.
+
+A node is an int: positive, the id of an entity; negative, a slot that stands for a tempid, for a map without an id, or for
+a lookup ref to an entity of the same transaction. Slots are joined with each other and with entities until every one of
+them is an entity; ``ids`` then gives each its id.
+"""
+
+from __future__ import annotations
+
+from cowfs.errors import InputError
+from cowfs.store.values import MAX_ENTITY
+
+
+class Nodes:
+    """The slots of one transaction. ``highest`` is the highest entity id that it names."""
+
+    def __init__(self) -> None:
+        self.highest = 0
+        self.by_tempid: dict[int | str, int] = {}
+        self._parents: list[int] = [0]  # by -node: the node that it was joined with, itself at first
+        self._as_entity: set[int] = set()
+        self._named: dict[int, int] = {}
+
+    def anonymous(self) -> int:
+        """Return a new slot."""
+        node = -len(self._parents)
+        self._parents.append(node)
+        return node
+
+    def tempid(self, name: int | str) -> int:
+        """Return the slot of a tempid. Raises ``InputError`` for a number that is too far below 0."""
+        node = self.by_tempid.get(name)
+        if node is None:
+            if isinstance(name, int) and name < -(2**63):
+                raise InputError("a tempid is a string, or -1 to -2**63")
+            node = self.by_tempid[name] = self.anonymous()
+        return node
+
+    def entity(self, number: int) -> int:
+        """Return the node of an explicit entity id. Raises ``InputError`` when it can be none."""
+        if not 1 <= number <= MAX_ENTITY:
+            raise InputError("an entity id is 1 to 2**53-1")
+        return number
+
+    def asserted(self, node: int) -> None:
+        """Note that the transaction asserts something of this entity."""
+        if node < 0:
+            self._as_entity.add(node)
+        elif node > self.highest:
+            self.highest = node
+
+    def named(self, node: int, form: int) -> None:
+        """Note that form ``form`` names this entity, without asserting anything of it."""
+        if node < 0:
+            self._named.setdefault(node, form)
+
+    def referred(self, node: int, form: int) -> None:
+        """Note that form ``form`` refers to this entity: no new one may get its id."""
+        self.named(node, form)
+        if node > self.highest:
+            self.highest = node
+
+    def find(self, node: int) -> int:
+        """Return the entity that the node is, or the slot that stands for all that were joined with it."""
+        while node < 0 and (parent := self._parents[-node]) != node:
+            if parent < 0:
+                parent = self._parents[-node] = self._parents[-parent]  # halves the path
+            node = parent
+        return node
+
+    def same(self, one: int, other: int) -> bool:
+        """Whether both nodes are known to be the same entity."""
+        return self.find(one) == self.find(other)
+
+    def join(self, one: int, other: int) -> None:
+        """Make both nodes the same entity. Raises ``InputError`` when they are two entities already."""
+        one, other = self.find(one), self.find(other)
+        if one == other:
+            return
+        if one > 0 and other > 0:
+            raise InputError(f"upserts contradict each other: entity {one} and entity {other} would have to be one")
+        if one < 0 and (other > 0 or other > one):
+            self._parents[-one] = other
+        else:
+            self._parents[-other] = one
+
+    def unused(self) -> tuple[int | str, int] | None:
+        """Return a tempid that is named but nothing asserted of, with the form that does; None when there is none."""
+        entities = {self.find(node) for node in self._as_entity}
+        for name, node in self.by_tempid.items():
+            found = self.find(node)
+            if found < 0 and found not in entities:
+                return name, self._named.get(node, 0)
+        return None
+
+    def allocate(self, highest: int) -> tuple[list[int], int]:
+        """Give new ids above ``highest`` to the slots that are no entity yet, in their order.
+
+        Returns the ids by -node, and the highest id now. Raises ``InputError`` when there are no ids left.
+        """
+        ids = [0]
+        for slot in range(1, len(self._parents)):
+            found = self.find(-slot)
+            if found == -slot:
+                highest += 1
+                found = highest
+            ids.append(found if found > 0 else ids[-found])
+        if highest > MAX_ENTITY:
+            raise InputError("no entity ids are left below 2**53")
+        return ids, highest

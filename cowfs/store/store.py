@@ -1,0 +1,183 @@
+"""``Store``: a database of datoms, opened for reading and writing.
+
+One process writes at a time, each transaction is one commit of LMDB, and every commit leaves a root behind that a ``Db``
+reads. The schema and the state are kept from one transaction to the next, and believed as long as the state record is
+byte for byte the one that was left: whoever writes, in any process, changes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from cowfs.errors import InputError, NotADatabase, PlaceError, UnsupportedFormat
+from cowfs.pages.env import Env, WriteTxn
+from cowfs.pages.reader import Reader
+from cowfs.store import changes
+from cowfs.store.db import Db
+from cowfs.store.layout import (
+    ATTRIBUTE_KEYS,
+    DATABASES,
+    FORMAT_KEY,
+    META,
+    STATE_KEY,
+    VERSION,
+    Format,
+    State,
+    read_format,
+    read_state,
+)
+from cowfs.store.schema import Attribute, Schema, read_schema
+from cowfs.store.transaction import Basis, TxReport, next_state, transact, write_state
+
+Durability = Literal["sync", "none"]
+SchemaJson = Mapping[str, Mapping[str, Any]]
+
+
+class Store:
+    """An open store. Get one with ``open``, ``Store.open`` or ``Store.create``; close it when done.
+
+    ``env`` is the environment below it. With durability "sync" a transaction that has returned is on disk; with "none" the
+    machine may lose, or on a power failure damage, what it has not written yet.
+    """
+
+    def __init__(self, env: Env) -> None:
+        self.env = env
+        self._basis: Basis | None = None
+        with env.hold() as hold:
+            self._read_basis(hold)
+
+    @classmethod
+    def create(
+        cls, path: str | Path, schema: SchemaJson | None = None, strict: bool = False, durability: Durability = "sync"
+    ) -> Store:
+        """Make an empty store in ``path``, a directory that does not exist yet or is empty, and open it.
+
+        ``strict`` stores refuse attributes that are not in their schema. Raises ``PlaceError``, ``SchemaError``.
+        """
+        attributes = changes.new_schema(schema or {})
+        env = Env.create(Path(path), durable=_durable(durability))
+        try:
+            with env.write() as txn:
+                txn.create(DATABASES)
+                txn.put(META, FORMAT_KEY, Format(VERSION, strict).pack())
+                txn.put(META, STATE_KEY, State().pack())
+                _put_attributes(txn, attributes)
+            return cls(env)
+        except BaseException:
+            env.close()
+            raise
+
+    @classmethod
+    def open(cls, path: str | Path, durability: Durability = "sync", *, readonly: bool = False) -> Store:
+        """Open the store in directory ``path``.
+
+        Raises ``NotADatabase``, ``UnsupportedFormat``, ``CorruptDatabase``, ``AccessDenied``.
+        """
+        env = Env.open(Path(path), readonly=readonly, durable=_durable(durability))
+        try:
+            return cls(env)
+        except BaseException:
+            env.close()
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the store. Every Db of it should be closed before."""
+        self.env.close()
+
+    def db(self) -> Db:
+        """Return the newest commit as a value; it holds its root until it is closed or dropped."""
+        hold = self.env.hold()
+        try:
+            return Db(hold, hold.root.txnid, hold.close, schema=self._read_basis(hold).schema)
+        except BaseException:
+            hold.close()
+            raise
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the newest commit."""
+        with self.env.hold() as hold:
+            return self._read_basis(hold).schema
+
+    def transact(self, data: Any) -> TxReport:
+        """Do one transaction: a list of maps and operations, all of it or nothing. It is committed on return.
+
+        Raises ``TransactionError``, which names the form, and ``DiskFull``; nothing was changed then.
+        """
+        with self.env.write() as txn:
+            report, basis = transact(txn, self._read_basis(txn), data)
+        self._basis = basis
+        return report
+
+    def update_schema(self, schema: SchemaJson) -> Schema:
+        """Define the attributes in ``schema`` as they stand there, and leave the others; return the whole schema.
+
+        A change is one transaction in the log, and none is made when nothing changes. Raises ``SchemaError``, naming the
+        attribute and the reason.
+        """
+        with self.env.hold() as hold:
+            changed = changes.changed_attributes(hold, self._read_basis(hold).schema, schema)
+        if not changed:
+            return self.schema
+        with self.env.write() as txn:
+            basis = self._read_basis(txn)
+            changed = changes.changed_attributes(txn, basis.schema, schema)
+            _put_attributes(txn, changed)
+            state = next_state(txn, basis.state, max_entity=basis.state.max_entity, datoms=basis.state.datoms)
+            write_state(txn, state)
+        self._basis = Basis(state, basis.schema.with_attributes(changed))
+        return self._basis.schema
+
+    def _read_basis(self, reader: Reader) -> Basis:
+        state = read_state(reader) if self._basis is not None else State()
+        basis = self._basis
+        if basis is None or basis.state != state:
+            try:
+                stored = read_format(reader)
+            except (NotADatabase, UnsupportedFormat) as error:
+                raise type(error)(f"{self.env.path}: {error}") from None
+            basis = self._basis = Basis(read_state(reader), read_schema(reader, stored))
+        return basis
+
+
+def open_store(path: str | Path, schema: SchemaJson | None = None, durability: Durability = "sync") -> Store:
+    """Open the store in directory ``path``, or create it when the directory does not exist or is empty.
+
+    ``schema`` is defined in it, as by ``Store.update_schema``. ``durability`` is "sync" (a transaction that has returned is
+    on disk) or "none". Raises ``NotADatabase``, ``UnsupportedFormat``, ``SchemaError``, ``AccessDenied``.
+    """
+    place = Path(path)
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        try:
+            return Store.create(place, schema, durability=durability)
+        except PlaceError:
+            if not (place.is_dir() and any(place.iterdir())):  # else somebody else was faster
+                raise
+    store = Store.open(place, durability)
+    if schema:
+        try:
+            store.update_schema(schema)
+        except BaseException:
+            store.close()
+            raise
+    return store
+
+
+def _put_attributes(txn: WriteTxn, attributes: list[Attribute]) -> None:
+    for attribute in attributes:
+        txn.put(META, ATTRIBUTE_KEYS + attribute.key, attribute.pack())
+
+
+def _durable(durability: str) -> bool:
+    if durability not in ("sync", "none"):
+        raise InputError(f"durability is sync or none, not {json.dumps(durability, default=str)}")
+    return durability == "sync"

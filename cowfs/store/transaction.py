@@ -1,0 +1,192 @@
+"""One transaction, from its data to the pages: read the forms, resolve the tempids, apply, write.
+
+``transact`` is called inside of LMDB's write transaction and either does everything or raises before it writes anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from struct import Struct
+from typing import Any
+
+from cowfs.errors import InputError
+from cowfs.pages.env import WriteTxn
+from cowfs.store.datom import Datom
+from cowfs.store.encoding import KEY_VALUE_MAX, decode, encode_ref, instant_of
+from cowfs.store.forms import ADD, CAS, RETRACT, RETRACT_ALL, RETRACT_ENTITY, FormReader, Op, form_error
+from cowfs.store.identity import Identities
+from cowfs.store.layout import (
+    ATTRIBUTE_KEYS,
+    AVE,
+    COUNT_KEYS,
+    EAV,
+    ENTITY_SIZE,
+    LOG,
+    META,
+    PREFIX_SIZE,
+    STATE_KEY,
+    TX_SIZE,
+    State,
+    txid_of,
+)
+from cowfs.store.log import pack_row, parse_row
+from cowfs.store.novelty import Novelty
+from cowfs.store.schema import Schema
+from cowfs.store.values import shown
+
+_SIZE = Struct(">I")
+
+
+@dataclass(frozen=True)
+class TxReport:
+    """What a transaction did: its txid and instant, the entity that each tempid became, and the datoms.
+
+    ``datoms`` are the asserted ones, then the retracted ones (``added`` is False), all with this transaction as ``tx``;
+    they are decoded when they are first asked for.
+    """
+
+    txid: int
+    instant: datetime
+    tempids: dict[int | str, int]
+    _row: bytes = field(repr=False)
+    _schema: Schema = field(repr=False)
+
+    @cached_property
+    def datoms(self) -> tuple[Datom, ...]:
+        """The datoms that the transaction asserted and retracted."""
+        row = parse_row(self.txid, self._row, self._schema.by_key)
+        return row.asserted + tuple(datom._replace(tx=self.txid) for datom in row.retracted)
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a transaction stands on, and what it leaves for the next one: the state and the schema."""
+
+    state: State
+    schema: Schema
+
+
+def transact(txn: WriteTxn, basis: Basis, data: Any) -> tuple[TxReport, Basis]:
+    """Do the transaction ``data`` in ``txn``, which the caller commits. Raises ``TransactionError``, nothing done then."""
+    forms = FormReader(txn, basis.schema)
+    forms.read(data)
+    identities = Identities(txn, forms, data)
+    identities.resolve()
+    ids, highest = forms.nodes.allocate(max(basis.state.max_entity, forms.nodes.highest))
+    schema = basis.schema.with_attributes(forms.new_attributes.values()) if forms.new_attributes else basis.schema
+    novelty = Novelty(txn, schema, basis.state.max_entity)
+    _apply(forms.ops, ids, novelty, data)
+    identities.check(novelty, schema, ids)
+    for attribute in forms.new_attributes.values():
+        txn.put(META, ATTRIBUTE_KEYS + attribute.key, attribute.pack())
+    state, row = _write(txn, basis.state, novelty, highest)
+    tempids = {name: ids[-node] for name, node in forms.nodes.by_tempid.items()}
+    return TxReport(state.txid, instant_of(state.instant), tempids, row, schema), Basis(state, schema)
+
+
+def next_state(txn: WriteTxn, state: State, *, max_entity: int, datoms: int) -> State:
+    """Return the state after the write transaction ``txn``, with the txid and the instant that its commit has."""
+    before = txid_of(txn.txnid - 1, state)
+    instant = max(time.time_ns() // 1000, state.instant)
+    return State(before + 1, instant, before - (txn.txnid - 1), max_entity, datoms)
+
+
+def _apply(ops: Sequence[Op], ids: Sequence[int], novelty: Novelty, data: Sequence[Any]) -> None:
+    """Apply the operations in their order. Raises ``TransactionError`` when a compare-and-swap fails."""
+    if any(op[1] == RETRACT_ENTITY for op in ops):
+        novelty.track_references()
+    for index, kind, node, attribute, value in ops:
+        entity = node if node > 0 else ids[-node]
+        prefix = entity.to_bytes(ENTITY_SIZE, "big") + attribute.key
+        if kind == ADD:
+            novelty.add(prefix, attribute, value if type(value) is bytes else _encoded(value, ids))
+        elif kind == RETRACT:
+            novelty.retract(prefix, _encoded(value, ids))
+        elif kind == RETRACT_ALL:
+            novelty.retract_all(prefix)
+        elif kind == RETRACT_ENTITY:
+            novelty.retract_entity(entity)
+        elif kind == CAS:
+            old, new = (None if side is None else _encoded(side, ids) for side in value)
+            found = novelty.current(prefix)
+            if found != old:
+                error = InputError(f"{attribute.name} of entity {entity} is {_said(found)}, not {_said(old)}")
+                raise form_error(data, index, error)
+            novelty.add(prefix, attribute, new or b"")
+
+
+def _encoded(value: bytes | int, ids: Sequence[int]) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    return encode_ref(value if value > 0 else ids[-value])
+
+
+def _said(encoding: bytes | None) -> str:
+    return shown(None if encoding is None else decode(encoding))
+
+
+def _write(txn: WriteTxn, before: State, novelty: Novelty, highest: int) -> tuple[State, bytes]:
+    """Write the novelty, the counts, the log's row and the state; return the state and the row."""
+    changes: dict[bytes, int] = {}
+    retracted = _delete(txn, novelty, changes)
+    txid = txid_of(txn.txnid - 1, before) + 1
+    asserted = _insert(txn, novelty, txid.to_bytes(TX_SIZE, "big"), changes)
+    for aid, change in sorted(changes.items()):
+        _count(txn, aid, change)
+    state = next_state(txn, before, max_entity=highest, datoms=before.datoms + len(asserted) - len(retracted))
+    return state, write_state(txn, state, asserted, retracted)
+
+
+def write_state(txn: WriteTxn, state: State, asserted: Sequence[bytes] = (), retracted: Sequence[bytes] = ()) -> bytes:
+    """Write the state and the log's row of its transaction; return the row."""
+    row = pack_row(state.instant, asserted, retracted)
+    txn.put(LOG, state.txid.to_bytes(TX_SIZE, "big"), row)
+    txn.put(META, STATE_KEY, state.pack())
+    return row
+
+
+def _delete(txn: WriteTxn, novelty: Novelty, changes: dict[bytes, int]) -> list[bytes]:
+    """Delete what is gone from both indexes; return the datoms for the log."""
+    datoms = []
+    for prefix, gone in sorted(novelty.gone.items()):
+        e, aid = prefix[:ENTITY_SIZE], prefix[ENTITY_SIZE:]
+        for value, data in sorted(gone.items()):
+            txn.delete(EAV, prefix + value)
+            txn.delete(AVE, aid + value + e)
+            encoding = data[TX_SIZE:] or value
+            datoms.append(data[:TX_SIZE] + prefix + _SIZE.pack(len(encoding)) + encoding)
+            changes[aid] = changes.get(aid, 0) - 1
+    return datoms
+
+
+def _insert(txn: WriteTxn, novelty: Novelty, tx: bytes, changes: dict[bytes, int]) -> list[bytes]:
+    """Put what is added into both indexes; return the datoms for the log."""
+    eav: list[tuple[bytes, bytes]] = []
+    ave: list[tuple[bytes, bytes]] = []
+    for prefix, added in novelty.added.items():
+        e, aid = prefix[:ENTITY_SIZE], prefix[ENTITY_SIZE:]
+        for value, encoding in added.items():
+            eav.append((prefix + value, tx if len(encoding) <= KEY_VALUE_MAX else tx + encoding))
+            ave.append((aid + value + e, tx))
+        if added:
+            changes[aid] = changes.get(aid, 0) + len(added)
+    eav.sort()
+    ave.sort()
+    txn.put_many(EAV, eav)
+    txn.put_many(AVE, ave)
+    return [_logged(key, data) for key, data in eav]
+
+
+def _logged(key: bytes, data: bytes) -> bytes:
+    encoding = data[TX_SIZE:] or key[PREFIX_SIZE:]
+    return key[:PREFIX_SIZE] + _SIZE.pack(len(encoding)) + encoding
+
+
+def _count(txn: WriteTxn, aid: bytes, change: int) -> None:
+    if change:
+        count = int.from_bytes(txn.get(META, COUNT_KEYS + aid) or b"", "big")
+        txn.put(META, COUNT_KEYS + aid, (count + change).to_bytes(8, "big"))

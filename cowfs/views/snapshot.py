@@ -1,0 +1,177 @@
+"""``Snapshot``: one commit, held, and the three files that every directory of a commit has.
+
+- ``data.mdb``: the image of the root;
+- ``snapshot.json``: which commit this is: ``txid``, ``instant`` (ISO 8601, UTC), ``pages``, ``page_size`` and ``bytes`` of
+  the image, and ``datoms`` when the environment is a cowfs store;
+- ``schema.json``: the attributes, in the form that ``cowfs init --schema`` reads; only in a cowfs store.
+
+The same files appear in three places with different inodes: below ``snapshots/<txid>`` they are frozen, below ``live`` and
+``snapshots/latest`` the path shows another commit later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import NamedTuple
+
+from cowfs.errors import CowfsError, NotADatabase, NotFound
+from cowfs.pages.env import Env, Hold
+from cowfs.pages.image import Image, pages_in_use
+from cowfs.pages.tree import TreeReader
+from cowfs.store.db import Db
+from cowfs.views.node import Attributes, Directory, File, Node
+
+
+class Snapshot:
+    """One commit, held by whoever retained it; when the last has released it, its root is let go."""
+
+    def __init__(self, env: Env, hold: Hold) -> None:
+        """Take over ``hold``: it is closed when the snapshot is released for the last time, or when this raises."""
+        self.root = hold.root
+        self._hold = hold
+        self._users = 1
+        try:
+            self.db = _database(hold)
+            self.txid = self.root.txnid if self.db is None else self.db.txid
+            self.instant = self._find_instant(env)
+        except CowfsError:
+            hold.close()
+            raise
+        self.mtime = int(self.instant.timestamp())
+        self.image = Image(env.file, self.root, self.txid)
+
+    def _find_instant(self, env: Env) -> datetime:
+        """Return when the commit was made; a foreign environment does not say, there the file's mtime must do."""
+        if self.db is not None and self.db.instant is not None:
+            return self.db.instant
+        return datetime.fromtimestamp(int(os.fstat(env.file.fd).st_mtime), timezone.utc)
+
+    @property
+    def used(self) -> bool:
+        """Whether anybody beside the history has retained the snapshot."""
+        return self._users > 1
+
+    def retain(self) -> Snapshot:
+        """Hold the snapshot once more; each retain needs its release."""
+        self._users += 1
+        return self
+
+    def release(self) -> None:
+        """Give up one hold; with the last one the root is let go."""
+        self._users -= 1
+        if self._users == 0:
+            self._hold.close()
+
+    @cached_property
+    def blocks(self) -> int:
+        """The pages in use, in units of 512 bytes."""
+        return pages_in_use(self._hold) * self.root.page_size // 512
+
+    @cached_property
+    def summary(self) -> bytes:
+        """The content of ``snapshot.json``."""
+        document: dict[str, object] = {
+            "txid": self.txid,
+            "instant": self.instant.isoformat().replace("+00:00", "Z"),
+            "pages": self.root.pages,
+            "page_size": self.root.page_size,
+            "bytes": self.image.size,
+        }
+        if self.db is not None:
+            document["datoms"] = self.db.datom_count
+        return _json(document)
+
+    @cached_property
+    def schema(self) -> bytes | None:
+        """The content of ``schema.json``; None when the environment is no cowfs store."""
+        return None if self.db is None else _json(self.db.schema.to_json())
+
+
+class Place(NamedTuple):
+    """Where in the mount a snapshot appears: the inode of the directory (its files' follow), and whether it stays so."""
+
+    inode: int
+    frozen: bool
+
+
+class SnapshotDirectory(Directory):
+    """A snapshot as a directory of ``data.mdb``, ``snapshot.json`` and ``schema.json``."""
+
+    def __init__(self, snapshot: Snapshot, place: Place) -> None:
+        self.snapshot: Snapshot = snapshot
+        self.frozen = place.frozen
+        self.inode = place.inode
+
+    def attributes(self) -> Attributes:
+        """Return what stat(2) tells."""
+        return Attributes(self.snapshot.mtime)
+
+    def child(self, name: str) -> Node:
+        """Return the file ``name``, or raise ``NotFound``."""
+        if name == "data.mdb":
+            return ImageFile(self.snapshot, Place(self.inode + 1, self.frozen))
+        if name == "snapshot.json":
+            return TextFile(self.snapshot, Place(self.inode + 2, self.frozen), self.snapshot.summary)
+        if name == "schema.json" and self.snapshot.schema is not None:
+            return TextFile(self.snapshot, Place(self.inode + 3, self.frozen), self.snapshot.schema)
+        raise NotFound(f"no file {name!r} here")
+
+    def children(self) -> Iterator[tuple[str, Node]]:
+        """Yield the files."""
+        for name in ("data.mdb", "schema.json", "snapshot.json"):
+            if name != "schema.json" or self.snapshot.db is not None:
+                yield name, self.child(name)
+
+
+class ImageFile(File):
+    """``data.mdb``: the image of the snapshot's root."""
+
+    def __init__(self, snapshot: Snapshot, place: Place) -> None:
+        self.snapshot: Snapshot = snapshot
+        self.frozen = place.frozen
+        self.inode = place.inode
+
+    def attributes(self) -> Attributes:
+        """Return what stat(2) tells; the blocks are those of the pages in use."""
+        return Attributes(self.snapshot.mtime, self.snapshot.image.size, self.snapshot.blocks)
+
+    def readinto(self, offset: int, buffer: memoryview) -> int:
+        """Fill ``buffer`` from ``offset`` on."""
+        return self.snapshot.image.readinto(offset, buffer)
+
+
+class TextFile(File):
+    """A small file whose whole content is at hand."""
+
+    def __init__(self, snapshot: Snapshot, place: Place, content: bytes) -> None:
+        self.snapshot: Snapshot = snapshot
+        self.frozen = place.frozen
+        self.inode = place.inode
+        self._content = content
+
+    def attributes(self) -> Attributes:
+        """Return what stat(2) tells."""
+        size = len(self._content)
+        return Attributes(self.snapshot.mtime, size, -(-size // 512))
+
+    def readinto(self, offset: int, buffer: memoryview) -> int:
+        """Fill ``buffer`` from ``offset`` on."""
+        piece = self._content[offset : offset + len(buffer)]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def _database(reader: TreeReader) -> Db | None:
+    """Return the store at the reader's root; None when the environment is not ours. ``UnsupportedFormat`` passes."""
+    try:
+        return Db(reader, reader.root.txnid)
+    except NotADatabase:
+        return None
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
