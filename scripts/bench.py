@@ -1,0 +1,401 @@
+"""Side-by-side figures: cowfs and what one would use instead, in one run, as tables with ratios.
+
+Machines are shared and noisy: each figure is the median of several runs, the runs of what is compared alternate, and the
+ratio says more than the seconds. Nothing here is a test.
+
+    scripts/bench [--only SECTION] [--runs N] [--megabytes N] [--directory DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from cowfs.pages.env import Env
+from cowfs.store.store import Store
+from cowfs.views.history import History
+
+LIMIT = 600  # seconds that a command may take
+BATCH = 1000
+
+Timed = Callable[[], object]
+
+
+def main() -> None:
+    """Run the sections that were asked for."""
+    parser = argparse.ArgumentParser(description="Side-by-side figures of cowfs.")
+    parser.add_argument("--only", choices=sorted(SECTIONS), action="append", help="run this section only (may be repeated)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each figure (default 5)")
+    parser.add_argument("--megabytes", type=int, default=1024, help="size of the large database (default 1024)")
+    parser.add_argument("--directory", type=Path, help="where to work (default: the directory for temporary files)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cowfs-bench-", dir=arguments.directory) as directory:
+        for name in arguments.only or SECTIONS:
+            SECTIONS[name](Path(directory), arguments.runs, arguments.megabytes)
+
+
+# -- sections --------------------------------------------------------------------------------------------------------
+
+
+def snapshots(directory: Path, runs: int, megabytes: int) -> None:
+    """How long until a commit is a directory, against a copy of the database."""
+    rows = []
+    for size in (megabytes // 100, megabytes // 10, megabytes):
+        database = make_environment(directory / f"env{size}", size)
+        ours = statistics.median(appearances(database, 50 * runs))
+        copy, compact = alternate(
+            [
+                partial(copy_with, ["mdb_copy"], database, directory / "copy"),
+                partial(copy_with, ["mdb_copy", "-c"], database, directory / "copy"),
+            ],
+            runs,
+        )
+        rows.append([f"{size} MB", f"{ours * 1e3:.3f}", f"{copy * 1e3:.0f}", f"{compact * 1e3:.0f}", f"{copy / ours:,.0f}"])
+        shutil.rmtree(directory / "copy")
+        if size != megabytes:
+            shutil.rmtree(database)
+    table("A commit becomes a directory (ms)", ["database", "cowfs", "mdb_copy", "mdb_copy -c", "mdb_copy / cowfs"], rows)
+
+
+def copies(directory: Path, runs: int, megabytes: int) -> None:
+    """Copying a large image against copying the raw file with the same tool, and against mdb_copy."""
+    database = make_environment(directory / f"env{megabytes}", megabytes)
+    raw, target, point = str(database / "data.mdb"), directory / "copy", directory / "mnt"
+    point.mkdir(exist_ok=True)
+    rows = []
+    commands: dict[str, Callable[[str], list[str]]] = {
+        "cp": lambda source: ["cp", source, f"{target}/"],
+        "rsync -a": lambda source: ["rsync", "-a", source, f"{target}/"],
+        "tar": lambda source: ["tar", "-cf", f"{target}/tar", "-C", str(Path(source).parent), "data.mdb"],
+    }
+    (copy,) = alternate([partial(copy_with, ["mdb_copy"], database, target)], runs)
+    rows.append(["mdb_copy", "", f"{copy:.2f}", "", "", "", ""])
+    for name, command in commands.items():
+        sources: list[tuple[str, bool]] = [(raw, False), ("latest", False), ("txid", False), ("txid", True)]
+        seconds: list[list[float]] = [[] for _ in sources]
+        for _ in range(runs):
+            for figures, (source, again) in zip(seconds, sources, strict=True):
+                with mounted(database, point) if source != raw else contextlib.nullcontext():
+                    path = raw if source == raw else image_path(point, source)
+                    if again:
+                        run(["cat", path])
+                    fresh(target)
+                    figures.append(timed(partial(run, command(path))))
+        base, *ours = (statistics.median(figures) for figures in seconds)
+        rows.append(
+            [name, f"{base:.2f}", "", *(f"{second:.2f} ({second / base:.2f})" for second in ours), f"{ours[0] / copy:.2f}"]
+        )
+    header = ["tool", "raw file", "mdb_copy", "latest", "txid", "txid, second time", "latest / mdb_copy"]
+    table(f"Copying {megabytes} MB: seconds (ratio to the raw file)", header, rows)
+    shutil.rmtree(target)
+
+
+def writer(directory: Path, runs: int, _megabytes: int) -> None:
+    """The rate of a writer alone, and while backups of it run one after another on the other core."""
+    rows = []
+    for durability in ("sync", "none"):
+        database, point = directory / f"written-{durability}", directory / "mnt"
+        point.mkdir(exist_ok=True)
+        prepare_store(database, 20_000)
+        alone, beside, backups = [], [], 0
+        with mounted(database, point, pin=1):
+            for _ in range(runs):
+                alone.append(writer_rate(database, durability, None))
+                with backing_up(point, fresh(directory / "backup")) as done:
+                    beside.append(writer_rate(database, durability, None))
+                backups += len(list(done.glob("run-*")))
+        base, ours = statistics.median(alone), statistics.median(beside)
+        rows.append([durability, f"{base:,.0f}", f"{ours:,.0f}", f"{ours / base:.2f}", str(backups)])
+    table(
+        "A writer of one-entity transactions (a second), on a core of its own",
+        ["durability", "alone", "beside rsync", "ratio", "backups"],
+        rows,
+    )
+
+
+def imports(directory: Path, runs: int, _megabytes: int) -> None:
+    """Datoms a second in batches of 1,000 entities, against the same puts by bare LMDB."""
+    ours, bare = [], []
+    for number in range(runs):
+        batches = list(people(100 * BATCH, number))
+        with Store.create(fresh(directory / "imported"), SCHEMA) as store:
+            seconds = timed(partial(transact_all, store, batches))
+            with store.db() as db:
+                datoms = db.datom_count
+        ours.append(datoms / seconds)
+        puts = list(logged_puts(directory / "imported"))
+        bare.append(datoms / timed(partial(replay, fresh(directory / "bare"), puts, durable=True)))
+    base, rate = statistics.median(bare), statistics.median(ours)
+    table(
+        "Import (datoms a second)",
+        ["bare LMDB", "cowfs", "bare / cowfs"],
+        [[f"{base:,.0f}", f"{rate:,.0f}", f"{base / rate:.2f}"]],
+    )
+
+
+def single(directory: Path, runs: int, _megabytes: int) -> None:
+    """One-entity transactions against bare LMDB commits of the same puts."""
+    rows = []
+    for durability in ("sync", "none"):
+        prepare_store(fresh(directory / "single"), 20_000)
+        start = directory / "start"
+        shutil.copytree(directory / "single", fresh(start), dirs_exist_ok=True)
+        batches = [[entity] for batch in people(300, 99) for entity in batch]
+        ours, bare = [], []
+        for _ in range(runs):
+            shutil.copytree(start, fresh(directory / "single"), dirs_exist_ok=True)
+            with Store.open(directory / "single", durability) as store:
+                begin = store.db().txid
+                ours.append(timed(partial(transact_all, store, batches)) / len(batches))
+            puts = list(logged_puts(directory / "single", begin))
+            shutil.copytree(start, fresh(directory / "bare"), dirs_exist_ok=True)
+            bare.append(timed(partial(replay, directory / "bare", puts, durable=durability == "sync")) / len(batches))
+        base, mine = statistics.median(bare), statistics.median(ours)
+        rows.append([durability, f"{base * 1e6:.0f}", f"{mine * 1e6:.0f}", f"{mine / base:.2f}"])
+    table("One-entity transactions (us each)", ["durability", "bare LMDB commit", "cowfs", "cowfs / bare"], rows)
+
+
+SECTIONS: dict[str, Callable[[Path, int, int], None]] = {
+    "snapshots": snapshots,
+    "copies": copies,
+    "writer": writer,
+    "imports": imports,
+    "single": single,
+}
+
+
+# -- what is measured ------------------------------------------------------------------------------------------------
+
+
+def appearances(database: Path, count: int) -> list[float]:
+    """Commit ``count`` times; return for each how long the mount's history needs to see it and make its directory."""
+    seconds = []
+    with Env.open(database, durable=False) as env:
+        history = History(env, 8)
+        for number in range(count):
+            with env.write() as txn:
+                txn.put(b"data", b"%010d" % number, os.urandom(1000))
+            seconds.append(timed(lambda: history.newest().blocks))
+        history.close()
+    return seconds
+
+
+def writer_rate(database: Path, durability: str, cpu: int | None) -> float:
+    """Run the writer process for some seconds; return its commits a second."""
+    command = [sys.executable, __file__, "--be-writer", str(database), durability]
+    return float(run(pinned(command, 0 if cpu is None else cpu)).stdout)
+
+
+def be_writer(database: Path, durability: Any, seconds: float = 4.0) -> None:
+    """Be the writer process: commit one entity after another, print the rate."""
+    choice = random.Random(1)
+    with Store.open(database, durability) as store:
+        count, begin = 0, time.perf_counter()
+        while (passed := time.perf_counter() - begin) < seconds:
+            store.transact([{":person/email": f"p{choice.randrange(20_000)}@x.org", ":person/age": choice.randrange(100)}])
+            count += 1
+    print(count / passed)
+
+
+@contextlib.contextmanager
+def backing_up(point: Path, target: Path) -> Iterator[Path]:
+    """Run ``rsync -a latest`` again and again on core 1 beside the block; yield the directory that counts the runs."""
+    loop = (
+        f"n=0; while :; do n=$((n+1)); rsync -a '{point}/snapshots/latest' '{target}/' || exit 1; : >'{target}'/run-$n; done"
+    )
+    with subprocess.Popen(pinned(["sh", "-c", loop], 1), start_new_session=True) as process:
+        try:
+            yield target
+        finally:
+            while process.poll() is None or group_runs(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+                time.sleep(0.05)
+
+
+def group_runs(group: int) -> bool:
+    """Whether a process of the group still runs."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def logged_puts(database: Path, after: int = 0) -> Iterator[list[tuple[bytes, bytes, bytes]]]:
+    """Yield for each transaction after ``after`` the puts that its datoms, counts, state and log row are."""
+    env = lmdb.open(str(database), readonly=True, max_dbs=8, map_size=1 << 40)
+    with env.begin() as txn:
+        names = {name: env.open_db(name, txn=txn, create=False) for name in (b"cowfs", b"eav", b"ave", b"log")}
+        state = txn.get(b"state", db=names[b"cowfs"]) or b""
+        by_tx: dict[bytes, list[tuple[bytes, bytes, bytes]]] = {}
+        for name in (b"eav", b"ave"):
+            for key, value in txn.cursor(names[name]):
+                by_tx.setdefault(value[:8], []).append((name, key, value))
+        for key, row in txn.cursor(names[b"log"]):
+            if int.from_bytes(key, "big") > after:
+                counts = [(b"cowfs", b"count/%d" % number, bytes(8)) for number in range(4)]
+                yield [*by_tx.get(key, []), *counts, (b"cowfs", b"state", state), (b"log", key, row)]
+    env.close()
+
+
+def replay(database: Path, commits: list[list[tuple[bytes, bytes, bytes]]], *, durable: bool) -> None:
+    """Do the puts of each commit with py-lmdb and nothing else."""
+    env = lmdb.open(str(database), max_dbs=8, map_size=1 << 40, sync=durable)
+    names = {name: env.open_db(name) for name in (b"cowfs", b"eav", b"ave", b"log")}
+    for puts in commits:
+        with env.begin(write=True) as txn:
+            for name, key, value in puts:
+                txn.put(key, value, db=names[name])
+    env.close()
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+SCHEMA = {
+    ":person/email": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"},
+    ":person/name": {":db/valueType": ":db.type/string"},
+    ":person/age": {":db/valueType": ":db.type/long"},
+    ":person/friend": {":db/valueType": ":db.type/ref"},
+}
+
+
+def people(count: int, seed: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield batches of entities with four attributes, the friend a lookup ref to one of an earlier batch."""
+    choice = random.Random(seed)
+    for start in range(0, count, BATCH):
+        batch = []
+        for number in range(start, min(start + BATCH, count)):
+            person: dict[str, Any] = {
+                ":person/email": f"p{seed or ''}{'-' if seed else ''}{number}@x.org",
+                ":person/name": f"Person {choice.randrange(10**9)}",
+                ":person/age": choice.randrange(100),
+            }
+            if start:
+                friend = choice.randrange(start)
+                person[":person/friend"] = [":person/email", f"p{seed or ''}{'-' if seed else ''}{friend}@x.org"]
+            batch.append(person)
+        yield batch
+
+
+def prepare_store(path: Path, entities: int) -> None:
+    """Make a store with ``entities`` people."""
+    with Store.create(path, SCHEMA, durability="none") as store:
+        transact_all(store, people(entities, 0))
+
+
+def transact_all(store: Store, batches: Any) -> None:
+    """Transact each batch."""
+    for batch in batches:
+        store.transact(batch)
+
+
+def make_environment(path: Path, megabytes: int) -> Path:
+    """Make a plain LMDB environment of about that size, one page in fifty free; a second call finds it there."""
+    if path.exists():
+        return path
+    content = random.Random(megabytes)
+    entries = megabytes * 720
+    with Env.create(path, durable=False) as env:
+        with env.write() as txn:
+            txn.create([b"data"])
+        for start in range(0, entries, BATCH):
+            with env.write() as txn:
+                txn.put_many(b"data", [(b"%010d" % n, content.randbytes(1000)) for n in range(start, start + BATCH)])
+        with env.write() as txn:
+            for number in range(0, entries, 50):
+                txn.delete(b"data", b"%010d" % number)
+        env.sync()
+    return path
+
+
+def copy_with(command: list[str], database: Path, target: Path) -> None:
+    """Copy an environment with one of LMDB's own tools."""
+    run([*command, str(database), str(fresh(target))])
+
+
+# -- tools -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def mounted(database: Path, point: Path, pin: int | None = None) -> Iterator[None]:
+    """Mount ``database`` at ``point`` for the block."""
+    command = [sys.executable, "-m", "cowfs.cli"]
+    run([*pinned([*command, "mount", f"--log={point}.log", str(database), str(point)], pin)])
+    try:
+        yield
+    finally:
+        run(["fusermount", "-u", str(point)])
+
+
+def image_path(point: Path, name: str) -> str:
+    """Return the path of the newest commit's image: by ``latest``, or by its txid."""
+    if name == "txid":
+        name = next(entry.name for entry in (point / "snapshots").iterdir() if entry.name != "latest")
+    return str(point / "snapshots" / name / "data.mdb")
+
+
+def alternate(actions: list[Timed], runs: int) -> list[float]:
+    """Time each action ``runs`` times, in turn; return the medians in seconds."""
+    seconds: list[list[float]] = [[] for _ in actions]
+    for _ in range(runs):
+        for figures, action in zip(seconds, actions, strict=True):
+            figures.append(timed(action))
+    return [statistics.median(figures) for figures in seconds]
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Return how many seconds ``action`` takes."""
+    begin = time.perf_counter()
+    action()
+    return time.perf_counter() - begin
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command that must succeed."""
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=LIMIT, errors="replace")
+
+
+def pinned(command: list[str], cpu: int | None) -> list[str]:
+    """Return the command that runs ``command`` on that core only."""
+    return command if cpu is None else ["taskset", "-c", str(cpu), *command]
+
+
+def fresh(path: Path) -> Path:
+    """Return ``path`` as an empty directory."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    return path
+
+
+def table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Print a table in Markdown."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [header, *rows]]
+    lines.insert(1, ["-" * width for width in widths])
+    print(f"\n{title}\n")
+    for line in lines:
+        print(f"| {' | '.join(line)} |")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--be-writer"]:
+        be_writer(Path(sys.argv[2]), sys.argv[3])
+    else:
+        main()
