@@ -30,9 +30,14 @@ def read_text(path: Path) -> str:
         with click.open_file(str(path), encoding="utf-8") as file:
             return str(file.read())
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        raise InputError(f"{shown_path(path)}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: no UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise InputError(f"{shown_path(path)}: no UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def shown_path(path: Path) -> str:
+    """Return the name of an input file in messages."""
+    return "standard input" if str(path) == "-" else str(path)
 
 
 def print_json(document: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import click
 
-from cowfs.cli.arguments import DATABASE, parse_json
+from cowfs.cli.arguments import DATABASE, parse_json, shown_path
 from cowfs.cli.progress import progress_bar
 from cowfs.errors import CowfsError, InputError, TransactionError
 from cowfs.store.store import Store
@@ -41,13 +41,14 @@ def import_(database: Path, files: tuple[Path, ...], batch: int, from_line: int,
         datoms = sum(_import_file(store, file, batch, from_line if file is files[0] else 1) for file in files)
         if no_sync:
             store.env.sync()
-        click.echo(f"{database}: {datoms} datoms imported, txid {store.db().txid}")
+        with store.db() as db:
+            click.echo(f"{database}: {datoms:,} datoms imported, txid {db.txid}")
 
 
 def _import_file(store: Store, path: Path, batch: int, from_line: int) -> int:
     """Import one file; return how many datoms were asserted or retracted."""
     total, committed = 0, from_line - 1
-    with _open(path) as file, progress_bar(str(path), _size(file)) as progress:
+    with _open(path) as file, progress_bar(shown_path(path), _size(file)) as progress:
         lines = _lines(file, path, from_line)
         try:
             while forms := list(islice(lines, batch)):
@@ -55,25 +56,24 @@ def _import_file(store: Store, path: Path, batch: int, from_line: int) -> int:
                 committed = forms[-1].number
                 progress(sum(line.size for line in forms))
         except CowfsError as error:
-            click.echo(f"{path}: lines {from_line}-{committed} are committed; nothing after them is", err=True)
-            click.echo(f"mend it, then go on with: cowfs import --from-line {committed + 1} ...", err=True)
-            raise error from None
+            done = f"lines {from_line} to {committed} are" if committed >= from_line else "nothing of the file is"
+            raise type(error)(f"{error} ({done} committed; go on with --from-line {committed + 1})") from None
     return total
 
 
 def _import_batch(store: Store, path: Path, lines: list[Line]) -> int:
     try:
-        return len(store.transact([line.form for line in lines]).datoms)
+        return store.transact([line.form for line in lines]).datom_count
     except TransactionError as error:
         if error.form is None:
             raise
-        raise TransactionError(f"{path}, line {lines[error.form].number}: {error}") from None
+        raise TransactionError(f"{shown_path(path)}, line {lines[error.form].number}: {error}") from None
 
 
 def _lines(file: BinaryIO, path: Path, from_line: int) -> Iterator[Line]:
     for number, text in enumerate(file, 1):
         if number >= from_line and text.strip():
-            where = f"{path}, line {number}"
+            where = f"{shown_path(path)}, line {number}"
             try:
                 form = parse_json(text.decode(), where)
             except UnicodeDecodeError as error:
@@ -85,7 +85,7 @@ def _open(path: Path) -> BinaryIO:
     try:
         return click.open_file(str(path), "rb")  # type: ignore[return-value]
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        raise InputError(f"{shown_path(path)}: {error.strerror}") from None
 
 
 def _size(file: BinaryIO) -> int | None:

@@ -12,6 +12,7 @@ import click
 from cowfs.cli.progress import progress_bar
 from cowfs.cli.verify import verify
 from cowfs.errors import AccessDenied, CorruptDatabase, PlaceError
+from cowfs.pages.env import sync_directory
 from cowfs.pages.failure import translated
 from cowfs.pages.image import Image
 from cowfs.pages.reading import reading
@@ -41,7 +42,7 @@ def restore(backup: Path, new: Path, no_check: bool) -> None:
                 _require_sound(target, backup)
             target.chmod(0o755)
             target.rename(new.resolve())
-            _sync(new.resolve().parent)
+            sync_directory(new.resolve().parent)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -62,7 +63,7 @@ def _copy(backup: Path, target: Path) -> int:
                 file.write(chunk)
                 progress(len(chunk))
         os.fsync(file.fileno())
-        _sync(target.parent)
+        sync_directory(target.parent)
         return reader.root.txnid
 
 
@@ -73,12 +74,3 @@ def _require_sound(target: Path, backup: Path) -> None:
         for finding in findings:
             click.echo(finding, err=True)
         raise CorruptDatabase(f"{backup}: damaged, {len(findings)} findings; nothing was restored")
-
-
-def _sync(directory: Path) -> None:
-    """Make the names in ``directory`` durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,10 +25,9 @@ def status(database: Path, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    for name, value in document.items():
-        for line in _lines(value):
-            click.echo(f"{name.replace('_', ' '):<14} {line}")
-            name = ""
+    for name, lines in _for_people(document).items():
+        for number, line in enumerate(lines):
+            click.echo(f"{name if number == 0 else '':<12} {line}")
 
 
 def _describe(database: Path) -> dict[str, Any]:
@@ -69,10 +68,17 @@ def _readers(database: Path, newest: int) -> list[dict[str, int]]:
         return [{"pid": pid, "txnid": txnid, "behind": max(newest - txnid, 0)} for pid, txnid in env.readers()]
 
 
-def _lines(value: Any) -> list[str]:
-    """Return a value of the document as lines for people."""
-    if isinstance(value, dict):
-        return [", ".join(f"{number} {name.replace('_', ' ')}" for name, number in value.items())]
-    if isinstance(value, list):
-        return [line for item in value for line in _lines(item)] or ["none"]
-    return ["-" if value is None else str(value)]
+def _for_people(document: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the document as lines under headings."""
+    size = document["size"]
+    lines = {name: [str(value)] for name, value in document.items() if isinstance(value, str | int)}
+    lines["size"] = [
+        f"{size['file_bytes'] / 2**20:,.1f} MiB on disk, {size['pages']:,} pages of {size['page_bytes']} bytes,"
+        f" {size['free_pages']:,} of them free"
+    ]
+    lines["readers"] = [
+        f"process {reader['pid']} holds commit {reader['txnid']}, {reader['behind']} behind the newest"
+        for reader in document["readers"]
+    ] or ["none"]
+    lines["mounts"] = document["mounts"] or ["none"]
+    return lines

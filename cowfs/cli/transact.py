@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cowfs.cli.arguments import AS_JSON, DATABASE, iso, parse_json, print_json, read_text
+from cowfs.cli.arguments import AS_JSON, DATABASE, iso, parse_json, print_json, read_text, shown_path
 from cowfs.store.store import Store
 
 
@@ -20,7 +20,7 @@ def transact(database: Path, file: Path, as_json: bool) -> None:
     Prints the txid, which is the name of its directory under snapshots/, and what the tempids became.
     """
     with Store.open(database) as store:
-        report = store.transact(parse_json(read_text(file), str(file)))
+        report = store.transact(parse_json(read_text(file), shown_path(file)))
     if as_json:
         print_json(
             {

@@ -73,6 +73,7 @@ def start(command: list[str], arguments: list[str], log_path: Path) -> None:
     """
     reading, writing = os.pipe()
     with log_path.open("ab") as log_file, os.fdopen(reading, "rb") as report:
+        begin = log_file.tell()
         process = subprocess.Popen(
             [*command, "--ready-fd", str(writing), "--", *arguments],
             stdin=subprocess.DEVNULL,
@@ -89,8 +90,17 @@ def start(command: list[str], arguments: list[str], log_path: Path) -> None:
         message = report.read()
     if message != _READY:
         process.wait()
-        raise MountError(message.decode(errors="replace") or f"the mount ended at once; see {log_path}")
+        reason = message.decode(errors="replace") or f"the mount ended at once; see {log_path}"
+        raise MountError(" ".join([reason, *_said_by_libfuse(log_path, begin)]))
     process.returncode = 0  # it goes on without us: nobody waits for it
+
+
+def _said_by_libfuse(log_path: Path, begin: int) -> list[str]:
+    """Return what libfuse or fusermount wrote to the log from ``begin`` on: they know why the kernel refused."""
+    with log_path.open("rb") as log_file:
+        log_file.seek(begin)
+        lines = log_file.read().decode(errors="replace").splitlines()
+    return [f"({line})" for line in lines if line.startswith(("fuse: ", "fusermount"))][-1:]
 
 
 def report_ready(descriptor: int) -> None:
@@ -107,7 +117,7 @@ def report_failure(descriptor: int, error: CowfsError) -> None:
 
 def _serve(tree: Tree, env: Env, point: Path, options: MountOptions, ready: Callable[[], None]) -> None:
     filesystem = Filesystem(tree, env, lambda: begin())
-    housekeeper = Housekeeper(filesystem, tree.history, point)
+    housekeeper = Housekeeper(filesystem, tree.history, env, point)
 
     def begin() -> None:
         housekeeper.start()

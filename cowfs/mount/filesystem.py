@@ -227,7 +227,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         """Fill a struct stat, which libfuse has zeroed."""
         attributes = node.attributes()
         owner = os.fstat(self._env.file.fd)
-        readable = owner.st_mode & 0o444
+        readable = owner.st_mode & (self._env.path.stat().st_mode & 0o111) << 2  # who may not enter may not read
         if isinstance(node, Directory):
             result.st_mode = stat.S_IFDIR | readable | readable >> 2
             result.st_nlink = 2

@@ -18,6 +18,7 @@ from types import FrameType
 
 from cowfs.errors import CowfsError
 from cowfs.mount.filesystem import Filesystem
+from cowfs.pages.env import Env
 from cowfs.views.history import History
 
 log = logging.getLogger("cowfs.mount")
@@ -29,8 +30,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Housekeeper:
     """A thread beside the one that serves. ``start`` it, in the main thread, when the mount is usable."""
 
-    def __init__(self, filesystem: Filesystem, history: History, point: Path) -> None:
+    def __init__(self, filesystem: Filesystem, history: History, env: Env, point: Path) -> None:
         self._filesystem = filesystem
+        self._env = env
         self._history = history
         self._point = point
         self._thread = threading.Thread(target=self._run, name="housekeeper", daemon=True)
@@ -69,6 +71,7 @@ class Housekeeper:
             with self._filesystem.turn:
                 self._history.newest()
                 self._filesystem.walks.expire()
+                self._env.evict_dead_readers()
             self._complained = ""
         except CowfsError as error:
             if str(error) != self._complained:  # once, not ten times a second

@@ -7,6 +7,7 @@ No mmap: a page that a truncation took away is then an error with a page number,
 from __future__ import annotations
 
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -25,11 +26,12 @@ class DataFile:
         Raises ``NotADatabase``, ``UnsupportedFormat`` or ``CorruptDatabase`` by what is found there, ``AccessDenied``
         where the user may not read.
         """
-        self.path = path / "data.mdb" if path.is_dir() else path
+        self.path = path / "data.mdb" if os.path.isdir(path) else path  # noqa: PTH112 - Path.is_dir raises without permission
         try:
-            self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
-            raise NotADatabase(f"{path}: no database here (there is no {self.path.name})") from None
+            missing = "there is no data.mdb in it" if path.is_dir() else "no such file or directory"
+            raise NotADatabase(f"{path}: no database here, {missing}") from None
         except PermissionError:
             raise AccessDenied(f"{self.path}: no permission to read it") from None
         except OSError as error:
@@ -64,6 +66,13 @@ class DataFile:
         except OSError as error:
             raise CorruptDatabase(f"{self.path}: reading {count} bytes at {offset}: {error.strerror}") from error
 
+    def readinto(self, buffer: memoryview, offset: int) -> int:
+        """Fill ``buffer`` with the bytes at ``offset``; return how many, fewer perhaps before the end of the file, too."""
+        try:
+            return os.preadv(self.fd, [buffer], offset)
+        except OSError as error:
+            raise CorruptDatabase(f"{self.path}: reading {len(buffer)} bytes at {offset}: {error.strerror}") from error
+
     def page(self, pgno: int) -> bytes:
         """Return page ``pgno`` whole; ``CorruptDatabase`` where the file has no such page or it says another number."""
         page = self.pread(self.page_size, pgno * self.page_size)
@@ -83,7 +92,19 @@ class DataFile:
 
     def meta(self, slot: int) -> Root:
         """Parse meta page ``slot`` (0 or 1) as it is now."""
-        return parse_meta(self.pread(META_SIZE, slot * self.page_size), slot)
+        return self.parse_meta(self.pread(META_SIZE, slot * self.page_size), slot)
+
+    def parse_meta(self, data: bytes, slot: int) -> Root:
+        """Parse the bytes of a meta page of this file, and check that the file can have as many pages as it says.
+
+        A file may end before pages that are free, but each of those takes 8 bytes of the freelist in it. Nobody need fear
+        to allocate a bit for each page of a root that came from here.
+        """
+        root = parse_meta(data, slot)
+        size = self.size()
+        if root.pages > size // root.page_size + size // 8:
+            raise CorruptDatabase(f"{root.last_pgno} cannot be the last page of a file of {size} bytes", slot)
+        return root
 
     def meta_txnids(self) -> tuple[int, int]:
         """Return the transaction ids of both meta pages as they are now, unchecked: the cheapest look for news."""
@@ -108,9 +129,14 @@ class DataFile:
         roots = (self.meta(0), self.meta(1))
         if roots[0].page_size != roots[1].page_size:
             raise CorruptDatabase(f"the meta pages disagree on the page size: {roots[0].page_size}, {roots[1].page_size}")
-        return max(roots, key=lambda root: root.txnid)
+        newest = max(roots, key=lambda root: root.txnid)
+        if roots[newest.txnid & 1].txnid != newest.txnid:
+            raise CorruptDatabase(f"transaction {newest.txnid} belongs into the other meta page", 1 - (newest.txnid & 1))
+        return newest
 
     def _find_page_size(self) -> int:
+        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            raise NotADatabase(f"{self.path}: no LMDB database: not a regular file")
         if not self.pread(1, 0):
             raise NotADatabase(f"{self.path}: no LMDB database: the file is empty")
         try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,13 +32,14 @@ from cowfs.errors import (
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.failure import domain_error, translated
 from cowfs.pages.freelist import read_free_pages
-from cowfs.pages.layout import META_SIZE, Root, parse_meta
+from cowfs.pages.layout import META_SIZE, Root
 from cowfs.pages.tree import TreeReader
 
 _MAP_SIZE = 1 << 40
 _MAX_READERS = 510  # what the first opener fixes; 64 bytes each in lock.mdb
 _MAX_DATABASES = 32
 _CAPTURES_BESIDE_WRITERS = 64
+_EVICT_EVERY = 5.0  # seconds between looks for reader slots whose process died: until they are freed, the file only grows
 
 
 class Env:
@@ -54,9 +56,12 @@ class Env:
         self._users = 1
         self._pid = os.getpid()
         self.handles: dict[bytes, lmdb._Database] = {}  # of the named databases, for write transactions
+        self._inode = os.fstat(self.file.fd).st_ino
+        self._evicted = 0.0
         try:
             require_whole(self.file)
             self._lmdb = self._open_lmdb()
+            self._give_lock_to_owner()
         except BaseException:
             self.file.close()
             raise
@@ -68,7 +73,7 @@ class Env:
         ``durable=False`` commits without fsync: a machine that loses power may lose or damage what was not yet written.
         Raises ``NotADatabase``, ``CorruptDatabase``, ``UnsupportedFormat``, ``AccessDenied``.
         """
-        if path.exists() and not path.is_dir():
+        if os.path.lexists(path) and not os.path.isdir(path):  # noqa: PTH112 - Path's own raise without permission
             raise NotADatabase(f"{path}: not a directory (a database is a directory with data.mdb)")
         with cls._registry_lock:
             with DataFile(path) as file:
@@ -97,8 +102,12 @@ class Env:
             raise PlaceError(f"{path}: its parent is not a directory") from None
         except PermissionError:
             raise AccessDenied(f"{path}: no permission to make a database there") from None
+        except OSError as error:
+            raise domain_error(error, path) from error
         with translated(path):
             lmdb.open(str(path), map_size=_MAP_SIZE, max_readers=_MAX_READERS, lib_version=0).close()
+            for directory in (path, path.resolve().parent):
+                sync_directory(directory)
         return cls.open(path, durable=durable)
 
     def __enter__(self) -> Env:
@@ -137,7 +146,16 @@ class Env:
         return hold
 
     def newest_txnid(self) -> int:
-        """Return the id of the newest commit, two small reads, without holding anything."""
+        """Return the id of the newest commit, at the price of a stat and two small reads, without holding anything.
+
+        Raises ``EnvironmentFailure`` when another file has taken the place of the one that is open.
+        """
+        try:
+            in_place = os.stat(self.file.path).st_ino == self._inode  # noqa: PTH116 - at every request
+        except FileNotFoundError:
+            in_place = False
+        if not in_place:
+            raise EnvironmentFailure(f"{self.file.path}: removed or replaced since it was opened; open it again")
         return max(self.file.meta_txnids())
 
     def readers(self) -> list[tuple[int, int]]:
@@ -149,6 +167,14 @@ class Env:
             ((int(slot[0]), int(slot[2])) for slot in slots if len(slot) == 3 and slot[2].isdigit()),
             key=lambda slot: slot[1],
         )
+
+    def evict_dead_readers(self) -> None:
+        """Free the reader slots of processes that died, unless that was done a moment ago; LMDB itself hardly ever does."""
+        now = time.monotonic()
+        if now - self._evicted >= _EVICT_EVERY:
+            self._evicted = now
+            with translated(self.path):
+                self._lmdb.reader_check()
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -162,6 +188,7 @@ class Env:
         self._require_own_process()
         if self.readonly:
             raise AccessDenied(f"{self.path}: opened read-only")
+        self.evict_dead_readers()
         with translated(self.path):
             raw = self._lmdb.begin(write=True)
         txn = WriteTxn(self, raw)
@@ -195,6 +222,12 @@ class Env:
                 lib_version=0,
             )
 
+    def _give_lock_to_owner(self) -> None:
+        """Where root has created lock.mdb, give it to the owner of the data, who could not open the environment else."""
+        data, lock = os.fstat(self.file.fd), self.path / "lock.mdb"
+        if os.geteuid() == 0 and lock.exists() and lock.stat().st_uid != data.st_uid:
+            os.chown(lock, data.st_uid, data.st_gid)  # by name: opening lock.mdb ourselves would cost us LMDB's locks
+
     def _require_own_process(self) -> None:
         if self._pid != os.getpid():
             raise EnvironmentFailure(f"{self.path}: opened before a fork; open it in the process that uses it")
@@ -208,7 +241,7 @@ class Env:
         other = self.file.meta_txnids()[1 - slot]
         # Transaction txnid+2 rewrites our slot, and it cannot begin to before txnid+1 stands in the other one.
         if other <= txnid:
-            root = parse_meta(meta, slot)
+            root = self.file.parse_meta(meta, slot)
             if root.txnid == txnid:
                 return Hold(self, raw, root)
         raw.abort()
@@ -374,3 +407,12 @@ def require_whole(file: DataFile) -> None:
     for pgno in range(there, root.pages):
         if pgno not in free:
             raise CorruptDatabase(f"missing: {file.path} is cut short, it has {there} pages of {root.pages}", pgno)
+
+
+def sync_directory(path: Path) -> None:
+    """Put the names in the directory ``path`` on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -21,6 +21,7 @@ from cowfs.errors import (
     UnsupportedFormat,
 )
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ALMOST_FULL = 1 << 20  # bytes: LMDB reports a write that a full disk cut short as EIO
 
 
@@ -52,7 +53,7 @@ def translated(path: Path) -> Iterator[None]:
 
 def _no_room(error: lmdb.Error | OSError, path: Path) -> bool:
     text = str(error)
-    if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in text:
+    if any(getattr(error, "errno", None) == number or os.strerror(number) in text for number in _NO_ROOM):
         return True
     if os.strerror(errno.EIO) not in text:
         return False

@@ -13,7 +13,6 @@ So the bytes of an image never change while its root is held, and two images of 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from cowfs.errors import CorruptDatabase
@@ -82,7 +81,7 @@ class Image:
         page_size = self.root.page_size
         end = offset + len(buffer)
         first, last = offset // page_size, (end - 1) // page_size
-        count = os.preadv(self._file.fd, [buffer], offset)
+        count = self._file.readinto(buffer, offset)
         if count < len(buffer):
             self._read_rest(offset + count, buffer[count:])
         for pgno in free.among(first, last):
@@ -93,7 +92,7 @@ class Image:
     def _read_rest(self, offset: int, buffer: memoryview) -> None:
         """Read on after a short read; past the end of the file only free pages may be."""
         while buffer:
-            count = os.preadv(self._file.fd, [buffer], offset)
+            count = self._file.readinto(buffer, offset)
             if count == 0:
                 self._require_free(offset // self.root.page_size, (offset + len(buffer) - 1) // self.root.page_size)
                 return
@@ -113,10 +112,10 @@ def pages_in_use(reader: TreeReader) -> int:
     duplicates in their parent's record, so where there may be any the freelist is counted instead.
     """
     root = reader.root
-    records = [reader.record(name) for name in reader.names()]
-    if any(record is not None and record.flags & DUP_SORT for record in [root.main, *records]):
+    records = [root.free, root.main, *(record for _name, record in reader.databases())]
+    if any(record.flags & DUP_SORT for record in records):
         return root.pages - len(read_free_pages(reader))
-    return 2 + root.free.pages + root.main.pages + sum(record.pages for record in records if record is not None)
+    return 2 + sum(record.pages for record in records)
 
 
 def _overlay(buffer: memoryview, offset: int, position: int, data: bytes) -> None:

@@ -43,7 +43,7 @@ HEADER_SIZE: Final = PAGE_HEADER.size
 NODE_SIZE: Final = NODE_HEADER.size
 META_SIZE: Final = 152
 MIN_PAGE_SIZE: Final = 512
-MAX_PAGE_SIZE: Final = 65536
+MAX_PAGE_SIZE: Final = 32768  # offsets in a page are u16, and one of them may be its end
 MAX_KEY_SIZE: Final = 511
 MAX_DEPTH: Final = 32  # CURSOR_STACK in mdb.c
 NO_PAGE: Final = 2**64 - 1
@@ -165,6 +165,8 @@ def parse_meta(data: bytes, pgno: int) -> Root:
     page_size = free.pad
     if not MIN_PAGE_SIZE <= page_size <= MAX_PAGE_SIZE or page_size & (page_size - 1):
         raise CorruptDatabase(f"{page_size} is no page size", pgno)
+    if free.flags & (REVERSE_KEY | DUP_SORT | INTEGER_KEY) != INTEGER_KEY:
+        raise CorruptDatabase(f"the freelist cannot have the flags {free.flags:#x}", pgno)
     if not 1 <= last_pgno <= _MAX_LAST_PGNO:
         raise CorruptDatabase(f"{last_pgno} cannot be the last page number", pgno)
     for name, record in (("freelist", free), ("main", main)):

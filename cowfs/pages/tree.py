@@ -121,13 +121,13 @@ class TreeReader:
 
     # -- trees by record -----------------------------------------------------------------------------------------
 
-    def names(self) -> Iterator[bytes]:
-        """Yield the names of the named databases, in order; plain entries of the main tree are passed over."""
+    def databases(self) -> Iterator[tuple[bytes, TreeRecord]]:
+        """Yield (name, record) of the named databases, in order; plain entries of the main tree are passed over."""
         for pgno, page in self._leaves_of(self.root.main, b"", None, reverse=False):
             for offset in node_offsets(page, pgno):
                 node = parse_leaf_node(page, offset, pgno)
-                if node.flags & (SUB_DATA | DUP_DATA) == SUB_DATA:
-                    yield node.key
+                if _is_database(node):
+                    yield node.key, self._database(node, pgno)
 
     def record(self, name: bytes) -> TreeRecord | None:
         """Return the record of the database ``name`` (b"" is the main tree); None when there is none."""
@@ -164,11 +164,11 @@ class TreeReader:
         first = self.big_value_pgno(node, pgno)
         data = self.file.pread(node.size, first * self.file.page_size + HEADER_SIZE)
         if len(data) < node.size:
-            raise CorruptDatabase("an overflow run is cut short, the file ends in it", first)
+            raise CorruptDatabase("an overflow run was cut off while it was read", first)
         return data
 
     def big_value_pgno(self, node: LeafNode, pgno: int) -> int:
-        """Return the first page of a big value's overflow run, after checking that the run can hold the value."""
+        """Return the first page of a big value's overflow run, after checking that the run, and the file, hold the value."""
         first = int.from_bytes(node.data, "little")
         last_pgno = self.root.last_pgno
         if not 2 <= first <= last_pgno:
@@ -176,23 +176,29 @@ class TreeReader:
         run = overflow_run(self.file.header(first), first)
         if first + run - 1 > last_pgno or run * self.file.page_size < HEADER_SIZE + node.size:
             raise CorruptDatabase(f"a run of {run} pages cannot hold a value of {node.size} bytes", first)
+        if first * self.file.page_size + HEADER_SIZE + node.size > self.file.size():
+            raise CorruptDatabase("an overflow run is cut short, the file ends in it", first)
         return first
 
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _find_record(self, name: bytes) -> TreeRecord | None:
+        if self.root.main.flags & REVERSE_KEY:
+            return dict(self.databases()).get(name)
         pgno, page, offsets = self._leaf_for(self.root.main, name)
         index = self._lower_bound(page, offsets, name, pgno)
         if index == len(offsets):
             return None
         node = parse_leaf_node(page, offsets[index], pgno)
-        if node.key != name or not node.flags & SUB_DATA or node.flags & DUP_DATA:
-            return None
-        if node.size != TreeRecord.SIZE:
-            raise CorruptDatabase(f"the record of database {name!r} has {node.size} bytes, not {TreeRecord.SIZE}", pgno)
+        return self._database(node, pgno) if node.key == name and _is_database(node) else None
+
+    def _database(self, node: LeafNode, pgno: int) -> TreeRecord:
+        """Return the record of a named database from its node in page ``pgno`` of the main tree."""
+        if node.size != TreeRecord.SIZE or node.flags & BIG_DATA:
+            raise CorruptDatabase(f"the record of database {node.key!r} is not of {TreeRecord.SIZE} bytes", pgno)
         record = TreeRecord.parse(node.data)
         if not record.empty and not 2 <= record.root <= self.root.last_pgno:
-            raise CorruptDatabase(f"root page {record.root} of database {name!r} is out of range", pgno)
+            raise CorruptDatabase(f"root page {record.root} of database {node.key!r} is out of range", pgno)
         return record
 
     def _get(self, record: TreeRecord, key: bytes) -> bytes | None:
@@ -238,33 +244,25 @@ class TreeReader:
     def _leaves_of(
         self, record: TreeRecord, start: bytes, stop: bytes | None, *, reverse: bool
     ) -> Iterator[tuple[int, bytes]]:
-        """Yield (number, bytes) of the leaves that can hold keys in start <= key < stop, at most one for every page."""
-        if record.empty:
-            return
-        leaves = self._leaves(record.root, start, stop, reverse=reverse, depth=1)
-        for visited, leaf in enumerate(leaves, 1):
-            if visited > self.root.last_pgno:
-                raise CorruptDatabase("the tree visits more leaves than there are pages", record.root)
-            yield leaf
-
-    def _leaves(
-        self, pgno: int, start: bytes, stop: bytes | None, *, reverse: bool, depth: int
-    ) -> Iterator[tuple[int, bytes]]:
-        """Yield the leaf pages below ``pgno`` that can hold keys in start <= key < stop."""
-        if depth > MAX_DEPTH:
-            raise CorruptDatabase(f"the tree is deeper than {MAX_DEPTH} levels", pgno)
-        branch = self._branches.get(pgno)
-        if branch is None:
-            page = self.file.page(pgno)
-            if _is_leaf(page, pgno):
-                yield pgno, page
-                return
-            branch = self._keep(pgno, page)
-        first = bisect_right(branch.keys, start, 1) - 1
-        last = len(branch.keys) if stop is None else bisect_right(branch.keys, stop, 1)
-        children = branch.children[first:last]
-        for child in reversed(children) if reverse else children:
-            yield from self._leaves(child, start, stop, reverse=reverse, depth=depth + 1)
+        """Yield (number, bytes) of the leaves that can hold keys in start <= key < stop; visit no more pages than exist."""
+        pending = [] if record.empty else [(record.root, 1)]
+        visited = 0
+        while pending:
+            pgno, depth = pending.pop()
+            visited += 1
+            if depth > MAX_DEPTH or visited > self.root.last_pgno:
+                raise CorruptDatabase("the tree runs in a circle: it has more levels, or pages, than there can be", pgno)
+            branch = self._branches.get(pgno)
+            if branch is None:
+                page = self.file.page(pgno)
+                if _is_leaf(page, pgno):
+                    yield pgno, page
+                    continue
+                branch = self._keep(pgno, page)
+            first = bisect_right(branch.keys, start, 1) - 1
+            last = len(branch.keys) if stop is None else bisect_right(branch.keys, stop, 1)
+            children = branch.children[first:last]
+            pending.extend((child, depth + 1) for child in (children if reverse else reversed(children)))
 
     def _keep(self, pgno: int, page: bytes) -> Branch:
         branch = parse_branch(page, pgno, self.root.last_pgno)
@@ -282,6 +280,10 @@ def _is_leaf(page: bytes, pgno: int) -> bool:
     if flags == BRANCH:
         return False
     raise CorruptDatabase(f"neither a branch nor a leaf (flags {flags:#x})", pgno)
+
+
+def _is_database(node: LeafNode) -> bool:
+    return node.flags & (SUB_DATA | DUP_DATA) == SUB_DATA
 
 
 def _only_plain(record: TreeRecord, *, whole: bool = False) -> None:

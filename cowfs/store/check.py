@@ -163,15 +163,14 @@ class Examination:
         last = micros = 0
         for key, row in self._reader.scan(LOG):
             txid = int.from_bytes(key, "big")
-            try:
-                parsed = parse_row(txid, row, self._schema.by_key)
-            except CorruptDatabase as error:
-                yield str(error)
-                continue
             now = int.from_bytes(row[:8], "big", signed=True)
             if now < micros:
-                yield f"the log: transaction {txid} is of {parsed.instant}, before that of transaction {last}"
+                yield f"the log: transaction {txid} is of {_moment(now)}, before that of transaction {last}"
             last, micros = txid, now
+            try:
+                parse_row(txid, row, self._schema.by_key)
+            except CorruptDatabase as error:
+                yield str(error)
         if (last, micros) != (self._state.txid, self._state.instant):
             yield (
                 f"the newest transaction of the log is {last} of {_moment(micros)},"

@@ -22,6 +22,7 @@ from cowfs.store.encoding import KEY_VALUE_PREFIX, Value, decode, instant_of, ke
 from cowfs.store.indexes import Record, ave_records, eav_records, exact, holder
 from cowfs.store.layout import (
     COUNT_KEYS,
+    EAV,
     ENTITY_SIZE,
     LOG,
     META,
@@ -113,21 +114,16 @@ class Db:
         """
         if index not in ("eav", "ave") or len(components) > 3:
             raise InputError("datoms takes the index eav or ave, and up to three components")
-        in_eav = index == "eav"
-        order = components if in_eav else (*components[2:], *components[:2])
-        entity = order[0] if components and (in_eav or len(components) == 3) else None
-        rest = components[1:] if in_eav else components[:2]
-        e = b"" if entity is None else self._entity_key(entity)
+        given = dict(zip(index, components, strict=False))
+        e = self._entity_key(given["e"]) if "e" in given else b""
+        attribute = self.attribute(given["a"]) if "a" in given else None
+        encoding = _encoded(attribute, given["v"]) if attribute and "v" in given else b""
         if e is None:
             return iter(())
-        attribute = self.attribute(rest[0]) if rest else None
-        value = key_value(_encoded(attribute, rest[1])) if attribute and len(rest) > 1 else b""
-        key = (e + attribute.key + value if in_eav else attribute.key + value + e) if attribute else e
-        records = eav_records if in_eav else ave_records
-        start, stop = exact(key) if key else (b"", None)
-        found = records(self.reader, start, stop)
-        if value:
-            encoding = _encoded(attribute, rest[1]) if attribute else b""
+        parts = {"e": e, "a": attribute.key if attribute else b"", "v": key_value(encoding)}
+        key = b"".join(parts[name] for name in index)
+        found = (eav_records if index == "eav" else ave_records)(self.reader, *(exact(key) if key else ()))
+        if encoding:  # a longer value may begin like it
             found = (record for record in found if record.encoding == encoding)
         return self._decoded(found)
 
@@ -143,12 +139,11 @@ class Db:
 
     def entities(self, start: int = 1, stop: int | None = None) -> Iterator[int]:
         """Yield the entities that have datoms, in order: those with start <= e < stop."""
-        last = 0
-        first = max(start, 0).to_bytes(ENTITY_SIZE, "big")
-        for record in eav_records(self.reader, first, None if stop is None else _id_key(stop)):
-            if record.e != last:
-                last = record.e
-                yield last
+        last = b""
+        for key, _data in self.reader.scan(EAV, _id_key(start), None if stop is None else _id_key(stop)):
+            if key[:ENTITY_SIZE] != last:
+                last = key[:ENTITY_SIZE]
+                yield int.from_bytes(last, "big")
 
     # -- entities ------------------------------------------------------------------------------------------------
 
@@ -216,9 +211,10 @@ class Db:
         return number.to_bytes(ENTITY_SIZE, "big") if number is not None and 0 < number <= MAX_ENTITY else None
 
     def _decoded(self, records: Iterator[Record]) -> Iterator[Datom]:
-        attributes = self.schema.by_key
+        names_by_key = {key: attribute.name for key, attribute in self.schema.by_key.items()}
         for e, aid, encoding, tx in records:
-            yield Datom(e, documents.attribute_of(attributes, aid, e).name, decode(encoding), tx)
+            name = names_by_key.get(aid) or documents.attribute_of(self.schema.by_key, aid, e).name
+            yield Datom(e, name, decode(encoding), tx)
 
 
 def schema_json(db: Db) -> Mapping[str, Mapping[str, Any]]:

@@ -167,7 +167,7 @@ class FormReader:
 
     def _list(self, form: Sequence[Any]) -> None:
         operation = form[0] if form else None
-        name = names.canonical(operation) if isinstance(operation, str) else operation
+        name = names.canonical(operation) if isinstance(operation, str) else ""
         if name == ":db/add" and len(form) == 4:
             node = self._entity(form[1])
             self.nodes.asserted(node)

@@ -1,8 +1,8 @@
 """Unique attributes in a transaction: whom a tempid turns out to be, and whether a value has one owner in the end.
 
 A tempid that asserts a value of a ``:db.unique/identity`` attribute is the entity that has this value before the
-transaction, else everybody who asserts it in the same transaction. Uniqueness itself is judged when all is done, so two
-entities may swap their values.
+transaction; else the one of which a form of the transaction asserts it by id; else everybody who asserts it there.
+Uniqueness itself is judged when all is done, so two entities may swap their values.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Identities:
     def resolve(self) -> None:
         """Join the slots of the transaction that are the same entity. Raises ``TransactionError``."""
         late = []
-        for claim in self._forms.claims:
+        for claim in sorted(self._forms.claims, key=_of_tempid):
             if isinstance(claim.value, int):
                 late.append(claim)
             else:
@@ -126,3 +126,7 @@ class Identities:
             if kind in (ADD, CAS) and other_attribute == attribute and made == encoding:
                 return form_error(self._data, index, error)
         return TransactionError(str(error))
+
+
+def _of_tempid(claim: Claim) -> bool:
+    return claim.node < 0

@@ -6,7 +6,7 @@ begin with the same 467 bytes: those follow each other, and are put in order by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from cowfs.errors import CorruptDatabase
@@ -30,7 +30,18 @@ class Record(NamedTuple):
 
 def eav_records(reader: Reader, start: bytes = b"", stop: bytes | None = None) -> Iterator[Record]:
     """Yield the records of ``eav`` whose keys are in start <= key < stop, by entity, attribute and value."""
-    return _in_order(_eav(reader, start, stop))
+    number = int.from_bytes
+    waiting = Waiting()
+    for key, data in reader.scan(EAV, start, stop):
+        e, aid, encoding = key[:ENTITY_SIZE], key[ENTITY_SIZE:PREFIX_SIZE], data[TX_SIZE:] or key[PREFIX_SIZE:]
+        record = Record(number(e, "big"), aid, encoding, number(data[:TX_SIZE], "big"))
+        if len(key) >= _EAV_LONG:
+            yield from waiting.add(key[:_EAV_LONG], record)
+        else:
+            if waiting.records:
+                yield from waiting.release()
+            yield record
+    yield from waiting.release()
 
 
 def ave_records(reader: Reader, start: bytes = b"", stop: bytes | None = None) -> Iterator[Record]:
@@ -38,7 +49,40 @@ def ave_records(reader: Reader, start: bytes = b"", stop: bytes | None = None) -
 
     Raises ``CorruptDatabase`` when a long value is not in ``eav``.
     """
-    return _in_order(_ave(reader, start, stop))
+    number = int.from_bytes
+    waiting = Waiting()
+    for key, data in reader.scan(AVE, start, stop):
+        e, aid, encoding = key[-ENTITY_SIZE:], key[:_AID], key[_AID:-ENTITY_SIZE]
+        if len(key) < _AVE_LONG:
+            if waiting.records:
+                yield from waiting.release()
+            yield Record(number(e, "big"), aid, encoding, number(data, "big"))
+        else:
+            if len(encoding) == KEY_VALUE_DIGESTED:
+                encoding = _long_encoding(reader, e + aid + encoding)
+            record = Record(number(e, "big"), aid, encoding, number(data, "big"))
+            yield from waiting.add(key[: _AID + KEY_VALUE_PREFIX], record)
+    yield from waiting.release()
+
+
+class Waiting:
+    """Records whose values begin with the same 467 bytes, until all of them are there and can be put in order."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self._shared = b""
+
+    def add(self, shared: bytes, record: Record) -> list[Record]:
+        """Let a record wait; return those that waited before it and that it has nothing to do with, in order."""
+        released = self.release() if shared != self._shared else []
+        self._shared = shared
+        self.records.append(record)
+        return released
+
+    def release(self) -> list[Record]:
+        """Return the records that waited, in the order of their values and entities."""
+        records, self.records = self.records, []
+        return sorted(records, key=_by_value)
 
 
 def exact(key: bytes) -> tuple[bytes, bytes]:
@@ -59,49 +103,11 @@ def holder(reader: Reader, key: bytes) -> int | None:
     return next(holders(reader, key), None)
 
 
-def _eav(reader: Reader, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes | None, Record]]:
-    """Yield records, each with what it shares with those that may be out of order with it, None when it is in order."""
-    unpack = int.from_bytes
-    for key, data in reader.scan(EAV, start, stop):
-        record = Record(
-            unpack(key[:ENTITY_SIZE], "big"),
-            key[ENTITY_SIZE:PREFIX_SIZE],
-            data[TX_SIZE:] or key[PREFIX_SIZE:],
-            unpack(data[:TX_SIZE], "big"),
-        )
-        yield (key[:_EAV_LONG] if len(key) >= _EAV_LONG else None), record
-
-
-def _ave(reader: Reader, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes | None, Record]]:
-    unpack = int.from_bytes
-    for key, data in reader.scan(AVE, start, stop):
-        e, aid, encoding = key[-ENTITY_SIZE:], key[:_AID], key[_AID:-ENTITY_SIZE]
-        if len(encoding) == KEY_VALUE_DIGESTED:
-            encoding = _long_encoding(reader, e + aid + encoding)
-        record = Record(unpack(e, "big"), aid, encoding, unpack(data, "big"))
-        yield (key[: _AID + KEY_VALUE_PREFIX] if len(key) >= _AVE_LONG else None), record
-
-
 def _long_encoding(reader: Reader, key: bytes) -> bytes:
     data = reader.get(EAV, key)
     if data is None or len(data) <= TX_SIZE:
         raise CorruptDatabase(f"eav has no long value at {key[:PREFIX_SIZE].hex()}…, which ave names")
     return data[TX_SIZE:]
-
-
-def _in_order(entries: Iterable[tuple[bytes | None, Record]]) -> Iterator[Record]:
-    waiting: list[Record] = []
-    shared: bytes | None = None
-    for start, record in entries:
-        if start != shared:
-            yield from sorted(waiting, key=_by_value)
-            waiting.clear()
-            shared = start
-        if start is None:
-            yield record
-        else:
-            waiting.append(record)
-    yield from sorted(waiting, key=_by_value)
 
 
 def _by_value(record: Record) -> tuple[bytes, int]:

@@ -42,11 +42,10 @@ def pack_row(instant: int, asserted: Sequence[bytes], retracted: Sequence[bytes]
     return b"".join((_HEAD.pack(instant, len(asserted), len(retracted)), *asserted, *retracted))
 
 
-def row_instant(row: bytes) -> int:
-    """Return the instant of a row. Raises ``CorruptDatabase``."""
-    if len(row) < _HEAD.size:
-        raise CorruptDatabase("a row of the log is cut short")
-    return int(_HEAD.unpack_from(row)[0])
+def row_size(row: bytes) -> int:
+    """Return how many datoms a row asserts and retracts."""
+    _instant, asserted, retracted = _HEAD.unpack_from(row)
+    return int(asserted + retracted)
 
 
 def parse_row(txid: int, row: bytes, attributes: Mapping[bytes, Attribute]) -> TxRow:

@@ -60,11 +60,7 @@ class Store:
         attributes = changes.new_schema(schema or {})
         env = Env.create(Path(path), durable=_durable(durability))
         try:
-            with env.write() as txn:
-                txn.create(DATABASES)
-                txn.put(META, FORMAT_KEY, Format(VERSION, strict).pack())
-                txn.put(META, STATE_KEY, State().pack())
-                _put_attributes(txn, attributes)
+            _begin(env, attributes, strict=strict)
             return cls(env)
         except BaseException:
             env.close()
@@ -162,14 +158,28 @@ def open_store(path: str | Path, schema: SchemaJson | None = None, durability: D
         except PlaceError:
             if not (place.is_dir() and any(place.iterdir())):  # else somebody else was faster
                 raise
-    store = Store.open(place, durability)
-    if schema:
-        try:
-            store.update_schema(schema)
-        except BaseException:
-            store.close()
-            raise
+    env = Env.open(place, durable=_durable(durability))
+    try:
+        with env.hold() as hold:
+            begun = hold.root.main.entries > 0
+        if not begun:  # whoever made the environment has not come any further
+            _begin(env, [], strict=False)
+        store = Store(env)
+        store.update_schema(schema or {})
+    except BaseException:
+        env.close()
+        raise
     return store
+
+
+def _begin(env: Env, attributes: list[Attribute], *, strict: bool) -> None:
+    """Make an environment without databases a store, unless somebody else did by now."""
+    with env.write() as txn:
+        txn.create(DATABASES)
+        if txn.get(META, FORMAT_KEY) is None:
+            txn.put(META, FORMAT_KEY, Format(VERSION, strict).pack())
+            txn.put(META, STATE_KEY, State().pack())
+            _put_attributes(txn, attributes)
 
 
 def _put_attributes(txn: WriteTxn, attributes: list[Attribute]) -> None:

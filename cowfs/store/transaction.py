@@ -13,7 +13,7 @@ from functools import cached_property
 from struct import Struct
 from typing import Any
 
-from cowfs.errors import InputError
+from cowfs.errors import InputError, TransactionError
 from cowfs.pages.env import WriteTxn
 from cowfs.store.datom import Datom
 from cowfs.store.encoding import KEY_VALUE_MAX, decode, encode_ref, instant_of
@@ -33,7 +33,7 @@ from cowfs.store.layout import (
     State,
     txid_of,
 )
-from cowfs.store.log import pack_row, parse_row
+from cowfs.store.log import pack_row, parse_row, row_size
 from cowfs.store.novelty import Novelty
 from cowfs.store.schema import Schema
 from cowfs.store.values import shown
@@ -54,6 +54,11 @@ class TxReport:
     tempids: dict[int | str, int]
     _row: bytes = field(repr=False)
     _schema: Schema = field(repr=False)
+
+    @property
+    def datom_count(self) -> int:
+        """How many datoms there are in ``datoms``, without decoding them."""
+        return row_size(self._row)
 
     @cached_property
     def datoms(self) -> tuple[Datom, ...]:
@@ -76,7 +81,10 @@ def transact(txn: WriteTxn, basis: Basis, data: Any) -> tuple[TxReport, Basis]:
     forms.read(data)
     identities = Identities(txn, forms, data)
     identities.resolve()
-    ids, highest = forms.nodes.allocate(max(basis.state.max_entity, forms.nodes.highest))
+    try:
+        ids, highest = forms.nodes.allocate(max(basis.state.max_entity, forms.nodes.highest))
+    except InputError as error:
+        raise TransactionError(str(error)) from None
     schema = basis.schema.with_attributes(forms.new_attributes.values()) if forms.new_attributes else basis.schema
     novelty = Novelty(txn, schema, basis.state.max_entity)
     _apply(forms.ops, ids, novelty, data)

@@ -7,8 +7,8 @@ time, which costs two reads of eight bytes.
 
 from __future__ import annotations
 
-from cowfs.errors import NotFound
-from cowfs.pages.env import Env
+from cowfs.errors import NotFound, ReadersFull
+from cowfs.pages.env import Env, Hold
 from cowfs.views.snapshot import Snapshot
 
 
@@ -55,12 +55,23 @@ class History:
             self._snapshots.popitem()[1].release()
 
     def _add_newest(self) -> None:
-        snapshot = Snapshot(self._env, self._env.hold())
+        snapshot = Snapshot(self._env, self._hold())
         if snapshot.txid in self._snapshots:  # the same commit, seen twice in a race
             snapshot.release()
             return
         self._newest = self._snapshots[snapshot.txid] = snapshot
         self.retire()
+
+    def _hold(self) -> Hold:
+        """Hold the newest root; when all reader slots are taken, at the price of the oldest commit that nobody uses."""
+        while True:
+            try:
+                return self._env.hold()
+            except ReadersFull:
+                unused = [txid for txid, snapshot in self._snapshots.items() if not snapshot.used]
+                if unused[:1] in ([], [self._newest.txid]):
+                    raise
+                self._snapshots.pop(unused[0]).release()
 
     def _oldest(self, count: int) -> list[tuple[int, Snapshot]]:
         return list(self._snapshots.items())[:count]
