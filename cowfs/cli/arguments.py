@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isinf
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 def parse_json(text: str, where: str) -> Any:
     """Parse JSON as the standard has it; raise ``InputError`` that begins with ``where`` otherwise."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: no valid JSON: {error}") from None
     except ValueError as error:
@@ -48,6 +49,13 @@ def print_json(document: Any) -> None:
 def iso(instant: Any) -> str:
     """Return an aware datetime in UTC as ISO 8601 with a Z."""
     return str(instant.isoformat()).replace("+00:00", "Z")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise ValueError(f"{text} is too large for a double")
+    return number
 
 
 def _refuse_constant(text: str) -> NoReturn:

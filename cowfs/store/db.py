@@ -28,6 +28,7 @@ from cowfs.store.layout import (
     META,
     TX_SIZE,
     State,
+    entity_key,
     read_format,
     read_state,
     stop_after,
@@ -91,13 +92,13 @@ class Db:
     @cached_property
     def schema(self) -> Schema:
         """The attributes, by name."""
-        return self._given_schema or read_schema(self.reader, self.format)
+        return read_schema(self.reader, self.format) if self._given_schema is None else self._given_schema
 
     def attribute(self, name: str) -> Attribute:
         """Return the attribute with that name. Raises ``NotFound``."""
         attribute = self.schema.get(name) if isinstance(name, str) else None
         if attribute is None:
-            raise NotFound(f"no attribute {names.canonical(name) if isinstance(name, str) else describe(name)}")
+            raise NotFound(f"no attribute {names.shown(name)}")
         return attribute
 
     def count(self, name: str) -> int:
@@ -208,7 +209,7 @@ class Db:
 
     def _entity_key(self, entity: Lookup) -> bytes | None:
         number = self.entid(entity)
-        return number.to_bytes(ENTITY_SIZE, "big") if number is not None and 0 < number <= MAX_ENTITY else None
+        return entity_key(number) if number is not None and 0 < number <= MAX_ENTITY else None
 
     def _decoded(self, records: Iterator[Record]) -> Iterator[Datom]:
         names_by_key = {key: attribute.name for key, attribute in self.schema.by_key.items()}

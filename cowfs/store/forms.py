@@ -18,7 +18,7 @@ from cowfs.store.encoding import Ref, key_value
 from cowfs.store.indexes import holder
 from cowfs.store.nodes import Nodes
 from cowfs.store.schema import Attribute, Schema
-from cowfs.store.values import ID, describe
+from cowfs.store.values import ID, describe, one_line
 
 ADD: Final = 0
 RETRACT: Final = 1
@@ -115,7 +115,7 @@ class FormReader:
                 elif name not in _IDS:
                     self._odd(node, name, value)
         except InputError as error:
-            raise InputError(f"{names.canonical(str(name))}: {error}{self._hint(name, value)}") from None
+            raise InputError(f"{names.shown(name)}: {error}{self._hint(name, value)}") from None
 
     def _hint(self, name: str, value: Any) -> str:
         attribute = self._attributes.get(name)
@@ -194,7 +194,7 @@ class FormReader:
                 attribute = self._undeclared(name) if new else self._known(name)
             self._add(kind, node, attribute, value)
         except InputError as error:
-            raise InputError(f"{names.canonical(str(name))}: {error}") from None
+            raise InputError(f"{names.shown(name)}: {error}") from None
 
     def _cas(self, form: Sequence[Any]) -> None:
         _operation, entity, name, old, new = form
@@ -290,7 +290,7 @@ class FormReader:
     def _known(self, name: Any) -> Attribute:
         attribute = self._attributes.get(name) if isinstance(name, str) else None
         if attribute is None:
-            raise InputError(f"no attribute {name}" if isinstance(name, str) else f"{describe(name)} is no attribute")
+            raise InputError(f"no attribute {names.shown(name)}")
         return attribute
 
     def _undeclared(self, name: Any) -> Attribute:
@@ -323,5 +323,4 @@ def _shown(form: Any) -> str:
         text = json.dumps(form, ensure_ascii=False, default=str)
     except (RecursionError, ValueError, TypeError):
         text = describe(form)
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return one_line(text, _SHOWN)

@@ -15,7 +15,7 @@ from cowfs.pages.reader import Reader
 from cowfs.store.encoding import decode, encode_ref, key_value
 from cowfs.store.forms import ADD, CAS, Claim, FormReader, form_error
 from cowfs.store.indexes import holder
-from cowfs.store.layout import ENTITY_SIZE
+from cowfs.store.layout import ENTITY_SIZE, entity_key
 from cowfs.store.novelty import Novelty
 from cowfs.store.schema import Schema
 from cowfs.store.values import shown
@@ -72,7 +72,7 @@ class Identities:
         number = self.owner_before(key)
         if number is None:
             return None
-        prefix = number.to_bytes(ENTITY_SIZE, "big") + key[:4]
+        prefix = entity_key(number) + key[:4]
         return None if key[4:] in novelty.gone.get(prefix, {}) else prefix
 
     def owner_before(self, key: bytes) -> int | None:

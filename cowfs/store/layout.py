@@ -81,6 +81,11 @@ class State:
         return cls(*_STATE.unpack(data))
 
 
+def entity_key(number: int) -> bytes:
+    """Return an entity id as it stands in keys."""
+    return number.to_bytes(ENTITY_SIZE, "big")
+
+
 def txid_of(root_txnid: int, state: State) -> int:
     """Return the txid of the root with LMDB's transaction id ``root_txnid``, whose state record is ``state``.
 

@@ -21,6 +21,7 @@ from cowfs.store.schema import Attribute
 
 _HEAD = struct.Struct(">qII")
 _DATOM = struct.Struct(">Q4sI")
+_SIZE = struct.Struct(">I")
 _TX = struct.Struct(">Q")
 
 
@@ -35,6 +36,11 @@ class TxRow:
     instant: datetime
     asserted: tuple[Datom, ...]
     retracted: tuple[Datom, ...]
+
+
+def pack_datom(prefix: bytes, encoding: bytes) -> bytes:
+    """Return a datom as it stands in a row, from the beginning of its key in ``eav`` and its value's encoding."""
+    return b"%b%b%b" % (prefix, _SIZE.pack(len(encoding)), encoding)
 
 
 def pack_row(instant: int, asserted: Sequence[bytes], retracted: Sequence[bytes]) -> bytes:

@@ -6,9 +6,11 @@ import re
 from typing import Any
 
 from cowfs.errors import SchemaError
+from cowfs.store.values import describe, one_line
 
 _NAME = re.compile(r":[^\s:/\x00-\x1f\x7f][^\s/\x00-\x1f\x7f]*(/[^\s/\x00-\x1f\x7f]+)?")
 _MOST_BYTES = 255
+_SHOWN = 80  # characters of a name in an error
 
 
 def canonical(name: str) -> str:
@@ -20,8 +22,13 @@ def checked(name: Any) -> str:
     """Return the canonical form of a new attribute's name. Raises ``SchemaError`` when no attribute can have it."""
     problem = fault(name)
     if problem is not None:
-        raise SchemaError(f"{str(name)[:80]!r}: {problem}")
+        raise SchemaError(f"{shown(name)}: {problem}")
     return canonical(name)
+
+
+def shown(name: Any) -> str:
+    """Return a name that may be none, or anything else that stands in its place, for an error."""
+    return one_line(canonical(name), _SHOWN) if isinstance(name, str) else describe(name)
 
 
 def fault(name: Any) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from cowfs.pages.reader import Reader
 from cowfs.store.encoding import REF, encode_ref, key_value
 from cowfs.store.indexes import exact, holders
-from cowfs.store.layout import EAV, ENTITY_SIZE, PREFIX_SIZE, TX_SIZE
+from cowfs.store.layout import EAV, ENTITY_SIZE, PREFIX_SIZE, TX_SIZE, entity_key
 from cowfs.store.schema import Attribute, Schema
 
 
@@ -70,7 +70,7 @@ class Novelty:
             if number in done:
                 continue
             done.add(number)
-            for prefix in self._prefixes_of(number.to_bytes(ENTITY_SIZE, "big")):
+            for prefix in self._prefixes_of(entity_key(number)):
                 if self._schema.by_key[prefix[ENTITY_SIZE:]].component:
                     waiting.extend(int.from_bytes(value[1:], "big") for value in self.values(prefix))
                 self.retract_all(prefix)
@@ -126,4 +126,4 @@ class Novelty:
         for attribute in self._schema.values():
             if attribute.refers:
                 for e in holders(self._reader, attribute.key + encoding):
-                    yield e.to_bytes(ENTITY_SIZE, "big") + attribute.key
+                    yield entity_key(e) + attribute.key

@@ -26,7 +26,7 @@ from cowfs.store import names
 from cowfs.store.documents import by_attribute
 from cowfs.store.encoding import Ref, decode, encode_ref
 from cowfs.store.indexes import eav_records, exact, holders
-from cowfs.store.layout import ENTITY_SIZE
+from cowfs.store.layout import entity_key
 from cowfs.store.schema import Attribute, Schema
 from cowfs.store.values import ID, describe
 
@@ -96,7 +96,7 @@ class Pull:
     def _values(self, wish: Wish, entity: int) -> Any:
         if wish.reverse:
             return (Ref(e) for e in holders(self._reader, wish.attribute.key + encode_ref(entity)))
-        key = entity.to_bytes(ENTITY_SIZE, "big") + wish.attribute.key
+        key = entity_key(entity) + wish.attribute.key
         return (decode(record.encoding) for record in eav_records(self._reader, *exact(key)))
 
     def _everything(self, entity: int, above: frozenset[int], depth: int) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Pull:
         result: dict[str, Any] = {ID: entity}
         if entity in above or depth > _DEEPEST:
             return result
-        key = entity.to_bytes(ENTITY_SIZE, "big")
+        key = entity_key(entity)
         for attribute, values in by_attribute(list(eav_records(self._reader, *exact(key))), self._schema):
             if attribute.component:
                 parts = [self._everything(int(v), above | {entity}, depth + 1) for v in values if isinstance(v, Ref)]
@@ -114,7 +114,7 @@ class Pull:
         return result
 
     def _exists(self, entity: int) -> bool:
-        key = entity.to_bytes(ENTITY_SIZE, "big")
+        key = entity_key(entity)
         return next(eav_records(self._reader, *exact(key)), None) is not None
 
     def _wishes(self, element: Any) -> list[Wish]:
@@ -142,7 +142,7 @@ class Pull:
         back = names.forward(full)
         attribute = self._schema.get(back or full)
         if attribute is None:
-            raise InputError(f"no attribute {back or full}")
+            raise InputError(f"no attribute {names.shown(back or full)}")
         if back is not None and attribute.type != "ref":
             raise InputError(f"only a reference has a reverse, and {back} is none")
         return Wish(full, attribute, back is not None, limit, default, pattern)

@@ -15,7 +15,7 @@ from cowfs.errors import CorruptDatabase, InputError, SchemaError
 from cowfs.pages.reader import Reader
 from cowfs.store import encoding, names
 from cowfs.store.layout import ATTRIBUTE_KEYS, META, Format, parse_json, stop_after
-from cowfs.store.values import ENCODERS, Encoder, describe, encode_untyped, tuple_encoder
+from cowfs.store.values import ENCODERS, Encoder, describe, encode_untyped, one_line, tuple_encoder
 
 VALUE_TYPE: Final = ":db/valueType"
 CARDINALITY: Final = ":db/cardinality"
@@ -181,14 +181,14 @@ def _property(name: str, key: str, value: object) -> Any:
         raise SchemaError(f"{name}: :db/tupleAttrs (a composite of other attributes) is not supported")
     if key in (*_FLAGS, DOC, TUPLE_TYPES):
         raise SchemaError(f"{name}: {key} cannot be {describe(value)}")
-    raise SchemaError(f"{name}: unknown property {key}")
+    raise SchemaError(f"{name}: unknown property {names.shown(key)}")
 
 
 def _keyword(name: str, key: str, value: object, space: str, allowed: Iterable[str]) -> str:
     known = [space + word for word in allowed]
     full = names.canonical(value) if isinstance(value, str) else None
     if full is None or full not in known:
-        given = json.dumps(value) if isinstance(value, str) else describe(value)
+        given = one_line(json.dumps(value), 80) if isinstance(value, str) else describe(value)
         raise SchemaError(f"{name}: {key} is one of {', '.join(known)}, not {given}")
     return full
 

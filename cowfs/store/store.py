@@ -128,7 +128,7 @@ class Store:
             basis = self._read_basis(txn)
             changed = changes.changed_attributes(txn, basis.schema, schema)
             _put_attributes(txn, changed)
-            state = next_state(txn, basis.state, max_entity=basis.state.max_entity, datoms=basis.state.datoms)
+            state = next_state(txn, basis.state)
             write_state(txn, state)
         self._basis = Basis(state, basis.schema.with_attributes(changed))
         return self._basis.schema

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from struct import Struct
 from typing import Any
 
 from cowfs.errors import InputError, TransactionError
@@ -31,14 +30,13 @@ from cowfs.store.layout import (
     STATE_KEY,
     TX_SIZE,
     State,
+    entity_key,
     txid_of,
 )
-from cowfs.store.log import pack_row, parse_row, row_size
+from cowfs.store.log import pack_datom, pack_row, parse_row, row_size
 from cowfs.store.novelty import Novelty
 from cowfs.store.schema import Schema
 from cowfs.store.values import shown
-
-_SIZE = Struct(">I")
 
 
 @dataclass(frozen=True)
@@ -96,11 +94,11 @@ def transact(txn: WriteTxn, basis: Basis, data: Any) -> tuple[TxReport, Basis]:
     return TxReport(state.txid, instant_of(state.instant), tempids, row, schema), Basis(state, schema)
 
 
-def next_state(txn: WriteTxn, state: State, *, max_entity: int, datoms: int) -> State:
-    """Return the state after the write transaction ``txn``, with the txid and the instant that its commit has."""
-    before = txid_of(txn.txnid - 1, state)
-    instant = max(time.time_ns() // 1000, state.instant)
-    return State(before + 1, instant, before - (txn.txnid - 1), max_entity, datoms)
+def next_state(txn: WriteTxn, state: State) -> State:
+    """Return ``state`` with the txid, the instant and the offset that the commit of the write transaction ``txn`` has."""
+    root = txn.txnid - 1
+    before = txid_of(root, state)
+    return replace(state, txid=before + 1, instant=max(time.time_ns() // 1000, state.instant), offset=before - root)
 
 
 def _apply(ops: Sequence[Op], ids: Sequence[int], novelty: Novelty, data: Sequence[Any]) -> None:
@@ -109,7 +107,7 @@ def _apply(ops: Sequence[Op], ids: Sequence[int], novelty: Novelty, data: Sequen
         novelty.track_references()
     for index, kind, node, attribute, value in ops:
         entity = node if node > 0 else ids[-node]
-        prefix = entity.to_bytes(ENTITY_SIZE, "big") + attribute.key
+        prefix = entity_key(entity) + attribute.key
         if kind == ADD:
             novelty.add(prefix, attribute, value if type(value) is bytes else _encoded(value, ids))
         elif kind == RETRACT:
@@ -141,11 +139,11 @@ def _write(txn: WriteTxn, before: State, novelty: Novelty, highest: int) -> tupl
     """Write the novelty, the counts, the log's row and the state; return the state and the row."""
     changes: dict[bytes, int] = {}
     retracted = _delete(txn, novelty, changes)
-    txid = txid_of(txn.txnid - 1, before) + 1
-    asserted = _insert(txn, novelty, txid.to_bytes(TX_SIZE, "big"), changes)
+    state = next_state(txn, before)
+    asserted = _insert(txn, novelty, state.txid.to_bytes(TX_SIZE, "big"), changes)
     for aid, change in sorted(changes.items()):
         _count(txn, aid, change)
-    state = next_state(txn, before, max_entity=highest, datoms=before.datoms + len(asserted) - len(retracted))
+    state = replace(state, max_entity=highest, datoms=before.datoms + len(asserted) - len(retracted))
     return state, write_state(txn, state, asserted, retracted)
 
 
@@ -165,8 +163,7 @@ def _delete(txn: WriteTxn, novelty: Novelty, changes: dict[bytes, int]) -> list[
         for value, data in sorted(gone.items()):
             txn.delete(EAV, prefix + value)
             txn.delete(AVE, aid + value + e)
-            encoding = data[TX_SIZE:] or value
-            datoms.append(data[:TX_SIZE] + prefix + _SIZE.pack(len(encoding)) + encoding)
+            datoms.append(data[:TX_SIZE] + pack_datom(prefix, data[TX_SIZE:] or value))
             changes[aid] = changes.get(aid, 0) - 1
     return datoms
 
@@ -186,12 +183,7 @@ def _insert(txn: WriteTxn, novelty: Novelty, tx: bytes, changes: dict[bytes, int
     ave.sort()
     txn.put_many(EAV, eav)
     txn.put_many(AVE, ave)
-    return [_logged(key, data) for key, data in eav]
-
-
-def _logged(key: bytes, data: bytes) -> bytes:
-    encoding = data[TX_SIZE:] or key[PREFIX_SIZE:]
-    return key[:PREFIX_SIZE] + _SIZE.pack(len(encoding)) + encoding
+    return [pack_datom(key[:PREFIX_SIZE], data[TX_SIZE:] or key[PREFIX_SIZE:]) for key, data in eav]
 
 
 def _count(txn: WriteTxn, aid: bytes, change: int) -> None:

@@ -101,8 +101,13 @@ def to_json(value: Value | None) -> Any:
 
 def shown(value: Value | None) -> str:
     """Return a value as JSON for an error, cut to what a line can bear."""
-    text = json.dumps(to_json(value), ensure_ascii=False)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return one_line(json.dumps(to_json(value), ensure_ascii=False), _SHOWN)
+
+
+def one_line(text: str, limit: int) -> str:
+    """Return the beginning of a text so that any terminal can print it on one line."""
+    cut = text if len(text) <= limit else text[:limit] + "…"
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in cut)
 
 
 def _name_of(value: float) -> str:

@@ -1,0 +1,23 @@
+"""The public names of cowfs."""
+
+from __future__ import annotations
+
+import cowfs
+
+
+def test_the_exported_names() -> None:
+    assert sorted(cowfs.__all__) == [
+        "Attribute",
+        "CowfsError",
+        "Datom",
+        "Db",
+        "Ref",
+        "Schema",
+        "Store",
+        "TxReport",
+        "TxRow",
+        "Value",
+        "open",
+        "schema_json",
+    ]
+    assert all(hasattr(cowfs, name) for name in cowfs.__all__)

@@ -1,0 +1,129 @@
+"""Random transactions against a naive model: same facts, same reads, same refusals; refused ones change nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from cowfs import Db, Store
+from cowfs.errors import TransactionError
+from cowfs.pages.datafile import DataFile
+from cowfs.pages.tree import TreeReader
+from cowfs.store.check import check_store
+
+from .conftest import PEOPLE, findings
+from .model import Model, Refused
+
+LONG = "long " * 100  # its key value is digested
+ENTITIES = st.integers(-3, 6).filter(bool)
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    ":person/email": st.sampled_from(["a@x", "b@x", "c@x", LONG + "@x"]),
+    ":person/code": st.integers(1, 4),
+    ":person/name": st.sampled_from(["Ann", "Bob", "", LONG]),
+    ":person/tags": st.sampled_from(["", "t\0", "t", LONG[:466], LONG + "1", LONG + "2", LONG + "0" * 5000]),
+    ":person/boss": ENTITIES,
+    ":person/friend": ENTITIES,
+    ":person/parts": ENTITIES,
+}
+
+
+@st.composite
+def forms(draw: st.DrawFn) -> list[Any]:
+    """Draw one list form."""
+    kind = draw(st.sampled_from([":db/add"] * 6 + [":db/retract", ":db/retract", "all", ":db/retractEntity", ":db/cas"]))
+    e = draw(ENTITIES)
+    a = draw(st.sampled_from(sorted(VALUES)))
+    if kind == ":db/retractEntity":
+        return [kind, e]
+    if kind == "all":
+        return [":db/retract", e, a]
+    if kind == ":db/cas":
+        return [kind, e, ":person/name", draw(st.none() | VALUES[":person/name"]), draw(VALUES[":person/name"])]
+    return [kind, e, a, draw(VALUES[a])]
+
+
+def as_maps(data: list[list[Any]]) -> list[Any]:
+    """Return the same transaction with its adds written as maps."""
+    return [{":db/id": form[1], form[2][1:]: form[3]} if form[0] == ":db/add" else form for form in data]
+
+
+def compare(db: Db, model: Model) -> None:
+    facts = {(d.e, d.a, d.v): d.tx for d in db.datoms("eav")}
+    assert facts == model.facts
+    ave = list(db.datoms("ave"))
+    assert {(d.e, d.a, d.v): d.tx for d in ave} == model.facts
+    assert len(ave) == len(facts) == db.datom_count
+    for e in range(1, model.highest + 2):
+        assert db.entity(e) == model.entity(e)
+    assert list(db.entities()) == sorted({e for e, _a, _v in facts})
+    for name in VALUES:
+        column = [(d.v, d.e) for d in db.datoms("ave", name)]
+        assert column == sorted((v, e) for e, a, v in facts if a == name)
+        assert db.count(name) == len(column)
+
+
+def transact(store: Store, model: Model, data: list[Any], *, maps: bool) -> None:
+    before = dict(model.facts)
+    try:
+        expected = model.transact(data, store.env.newest_txnid() + 1)
+    except Refused as refused:
+        event(f"refused: {refused}")
+        with pytest.raises(TransactionError, match=r"^form \d+ "):
+            store.transact(as_maps(data) if maps else data)
+        return
+    report = store.transact(as_maps(data) if maps else data)
+    assert report.tempids == expected
+    added = {(d.e, d.a, d.v) for d in report.datoms if d.added}
+    removed = {(d.e, d.a, d.v) for d in report.datoms if not d.added}
+    assert added == model.facts.keys() - before.keys()
+    assert removed == before.keys() - model.facts.keys()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.lists(forms(), max_size=7), st.booleans(), st.booleans()), min_size=1, max_size=6))
+def test_random_transactions(transactions: list[tuple[list[Any], bool, bool]]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        store = Store.create(Path(place, "db"), PEOPLE, durability="none")
+        model = Model()
+        for data, maps, reopen in transactions:
+            transact(store, model, data, maps=maps)
+            if reopen:
+                store.close()
+                store = Store.open(Path(place, "db"), "none")
+            with store.db() as db:
+                compare(db, model)
+            assert findings(store) == []
+        store.close()
+        with DataFile(Path(place, "db")) as file:
+            root = file.newest_root()
+            reader = TreeReader(file, root)
+            compare(Db(reader, root.txnid), model)
+            assert list(check_store(reader, root.txnid)) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(forms(), min_size=3, max_size=9), min_size=1, max_size=5))
+def test_export_makes_the_same_store_again(transactions: list[list[Any]]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        store = Store.create(Path(place, "one"), PEOPLE, durability="none")
+        for data in transactions:
+            try:
+                store.transact(data)
+            except TransactionError:
+                event("refused")
+        with store.db() as db:
+            documents = list(db.export())
+            facts = {datom[:3] for datom in db.datoms("ave")}
+            copy = Store.create(Path(place, "two"), db.schema.to_json(), durability="none")
+        copy.transact(documents)
+        with copy.db() as db:
+            assert {datom[:3] for datom in db.datoms("ave")} == facts
+            assert list(db.export()) == documents
+        assert findings(copy) == []
+        copy.close()
+        store.close()

@@ -1,0 +1,125 @@
+"""Wrong transaction data: one line that names form, attribute and reason, and nothing is changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cowfs import Store
+from cowfs.errors import TransactionError
+
+from .conftest import MakeStore
+
+DEEP: Any = []
+for _ in range(5000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        (5, "a form is a map or a list"),
+        ({}, "a map without attributes"),
+        ({":person/name": 5}, ":person/name: an integer where a string is due"),
+        ({"person/name": None}, ":person/name: null where a string is due"),
+        (
+            {":person/name": ["a"]},
+            "a list where a string is due; for many values declare :db/cardinality :db.cardinality/many",
+        ),
+        ({":new": ["a"]}, ":new: a list, and the attribute has one value; for many values declare :db/cardinality"),
+        ({":new": None}, ":new: null is no value"),
+        ({":new": {":x": 1}}, ":new: a map for an attribute that is not declared :db/valueType :db.type/ref"),
+        ({":new": b"x"}, ":new: a bytes needs a declared type: declare :db/valueType"),
+        ({":a b": 1}, ":a b: an attribute's name is name or namespace/name"),
+        ({"a\nb": 1}, r":a\nb: an attribute's name is name or namespace/name"),
+        ({"\ud800": 1}, r":\ud800: a lone surrogate, which is no text"),
+        ({"a\u2028": 1}, r":a\u2028: an attribute's name"),
+        ({"x" * 300: 1}, "x…: an attribute's name has at most 255 bytes"),
+        ({5: 1}, "an attribute's name is a string"),
+        ({":db/ident": 1}, ":db/ident: the namespace db is reserved"),
+        ({":person/_name": 1}, ":person/_name: only a reference has a reverse, and :person/name is none"),
+        ({":person/_no": 1}, ":person/_no: no attribute :person/no"),
+        ({":person/boss": {}}, ":person/boss: a map without attributes"),
+        ({":person/boss": [1, 2]}, ":person/boss: a list that is no lookup ref, and the attribute has one value"),
+        ({":person/boss": True}, ":person/boss: a boolean where an entity is due"),
+        ({":person/boss": 0}, ":person/boss: an entity id is 1 to 2**53-1"),
+        ({":person/boss": [":person/email", "no@x"]}, "a lookup ref to an entity that does not exist"),
+        ({":person/boss": [":person/email", 5]}, "lookup ref :person/email: an integer where a string is due"),
+        ({":person/boss": {":person/name": 1}}, ":person/name: an integer where a string is due"),
+        ({":person/place": [1]}, ":person/place: a tuple of 2 elements is due, not of 1"),
+        ({":db/id": 2**53, ":person/name": "x"}, "an entity id is 1 to 2**53-1"),
+        ({":db/id": 10**5000, ":person/name": "x"}, "an entity id is 1 to 2**53-1"),
+        ({":db/id": -(10**5000), ":person/name": "x"}, "a tempid is a string, or -1 to -2**63"),
+        ({":db/id": 1.5}, "a number with a fraction where an entity is due"),
+        ({":db/id": [":person/name", "x"], ":person/age": 1}, ":person/name is not unique, so it names no entity"),
+        ({":db/id": ["x", 1], ":person/age": 1}, "no attribute :x"),
+        ([], "no operation; there are :db/add, :db/retract, :db/retractEntity, :db/cas"),
+        ([":db/ad", 1, ":person/age", 1], "no operation"),
+        ([{}], "no operation"),
+        ([":db/add", 1, ":person/age"], ":db/add takes an entity, an attribute and a value"),
+        ([":db/retract", 1], ":db/retract takes an entity, an attribute and, unless all go, a value"),
+        ([":db/retractEntity"], ":db/retractEntity takes an entity"),
+        ([":db/cas", 1, ":person/age", 1], ":db/cas takes an entity, an attribute, the old and the new value"),
+        ([":db/add", 1, ":person/age", None], ":person/age: null is no value"),
+        ([":db/add", 1, ":person/tags", ["a"]], ":person/tags: a list where a string is due"),
+        ([":db/add", 1, 5, 6], "an integer: an attribute's name is a string"),
+        ([":db/retract", 1, ":no", 6], ":no: no attribute :no"),
+        ([":db/retract", 1, ":no"], "no attribute :no"),
+        ([":db/retract", -1, ":person/age"], "nothing is asserted of tempid -1, so it is no entity"),
+        ([":db/retract", 1, ":person/boss", {":person/name": "x"}], "a map with attributes can only be added"),
+        ([":db/add", 1, ":person/boss", "t"], "nothing is asserted of tempid 't', so it is no entity"),
+        ([":db/cas", 1, ":person/age", 7, 8], ":person/age of entity 1 is 30, not 7"),
+        ([":db/cas", 1, ":person/age", None, 8], ":person/age of entity 1 is 30, not null"),
+        ([":db/cas", 1, ":person/name", "x", "y"], ':person/name of entity 1 is null, not "x"'),
+        ([":db/cas", 1, ":person/age", 30, None], ":person/age: the new value is null"),
+        ([":db/cas", 1, ":person/age", "x", 8], ":person/age: a string where a long is due"),
+        ([":db/cas", 1, ":person/tags", "x", "y"], ":person/tags: :db/cas is for attributes with one value"),
+        ({":person/code": 5}, ":person/code is unique, and 5 would be that of entity 1 and of entity 3"),
+        (
+            [":db/add", 2, ":person/email", "a@x"],
+            ':person/email is unique, and "a@x" would be that of entity 1 and of entity 2',
+        ),
+        ({":db/id": -1, ":person/email": "a@x", ":person/main": 2}, "upserts contradict each other: entity 1 and entity 2"),
+        ([":db/add", 1, ":person/tags", DEEP], "a list where a string is due"),
+        ({":new": DEEP}, ":new: a list, and the attribute has one value"),
+    ],
+)
+def test_a_wrong_form(people: Store, form: Any, reason: str) -> None:
+    people.transact(
+        [{":db/id": 1, ":person/age": 30, ":person/email": "a@x", ":person/code": 5}, {":db/id": 2, ":person/main": 2}]
+    )
+    with people.db() as db:
+        before = db.txid, list(db.datoms("eav")), db.schema.to_json(), db.state
+    with pytest.raises(TransactionError) as caught:
+        people.transact([{":db/id": 1, ":person/tags": ["changed"], ":undeclared": 1}, form])
+    line = str(caught.value)
+    assert line.startswith("form 1 ")
+    assert caught.value.form == 1
+    assert reason in line
+    assert line.isprintable()
+    assert len(line) < 300
+    with people.db() as db:
+        assert (db.txid, list(db.datoms("eav")), db.schema.to_json(), db.state) == before
+
+
+@pytest.mark.parametrize("data", [{}, "x", None, 5])
+def test_data_that_is_no_list(people: Store, data: Any) -> None:
+    with pytest.raises(TransactionError, match=r"^transaction data is a list of forms, not "):
+        people.transact(data)
+
+
+def test_a_strict_store_takes_declared_attributes_only(make_store: MakeStore) -> None:
+    store = make_store({":a": {}}, strict=True)
+    store.transact([{":a": 1}])
+    with pytest.raises(TransactionError, match=r"^form 0 .*: :b: not in the schema, and this store takes declared"):
+        store.transact([{":b": 1}])
+    assert store.schema.strict
+    assert list(store.schema) == [":a"]
+
+
+def test_no_ids_are_left(people: Store) -> None:
+    people.transact([{":db/id": 2**53 - 1, ":person/age": 1}])
+    with pytest.raises(TransactionError, match="no entity ids are left"):
+        people.transact([{":person/age": 1}])
+    assert people.transact([{":db/id": 1, ":person/age": 1}]).tempids == {}
