@@ -1,0 +1,88 @@
+"""Commands as a user types them: each has a time limit, and an exit code that it must end with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+COWFS = (sys.executable, "-m", "cowfs.cli")
+LIMIT = 30.0  # seconds
+
+Completed = subprocess.CompletedProcess[str]
+Argument = str | bytes | Path
+
+# Runs the cowfs command line as the user nobody: everything is loaded first, as nobody may not be able to read it.
+_AS_NOBODY = """
+import os, sys
+import cowfs.cli.main, encodings.idna, fuse, lmdb
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    os.chdir("/")
+cowfs.cli.main.main()
+"""
+AS_NOBODY = (sys.executable, "-c", _AS_NOBODY)
+
+
+def run(
+    *command: Argument,
+    code: int | None = 0,
+    stdin: str | None = None,
+    cwd: Path = CHECKOUT,
+    limit: float = LIMIT,
+    env: dict[str, str] | None = None,
+) -> Completed:
+    """Run ``command`` and return what it printed; it must end with exit code ``code`` (None: any) within ``limit``."""
+    result = subprocess.run(
+        command,
+        cwd=cwd,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=limit,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    shown = [os.fsdecode(argument) for argument in command]
+    assert code is None or result.returncode == code, f"{shown} ended with {result.returncode}: {result.stderr}"
+    assert "Traceback" not in result.stderr + result.stdout, f"{shown}: {result.stderr}"
+    return result
+
+
+def cowfs(*arguments: Argument, code: int | None = 0, stdin: str | None = None, limit: float = LIMIT) -> str:
+    """Run ``cowfs`` with ``arguments``; return its standard output."""
+    return run(*COWFS, *arguments, code=code, stdin=stdin, limit=limit).stdout
+
+
+def refused(*arguments: Argument, code: int, stdin: str | None = None) -> str:
+    """Run a ``cowfs`` that must fail with exit code ``code``, one line on standard error, none else; return the line."""
+    return one_line(run(*COWFS, *arguments, code=code, stdin=stdin))
+
+
+def one_line(result: Completed) -> str:
+    """Return the one line that a command which failed has printed, and hold that it printed no more."""
+    assert result.stdout == "", result.stdout
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("cowfs: "), result.stderr
+    assert len(lines[0]) > len("cowfs: ") + 10, result.stderr
+    return lines[0]
+
+
+def python(program: str, *arguments: Argument, code: int | None = 0, limit: float = LIMIT) -> str:
+    """Run a small Python program in a process of its own; return its standard output."""
+    return run(sys.executable, "-c", textwrap.dedent(program), *arguments, code=code, limit=limit).stdout
+
+
+def in_private_mounts(script: str, *arguments: Argument, code: int | None = 0, limit: float = 60.0) -> Completed:
+    """Run a bash script as root of a mount namespace of its own: what it mounts is gone when it ends."""
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+    lines = "set -euo pipefail\n" + textwrap.dedent(script)
+    return run(*unshare, "bash", "-c", lines, "bash", *arguments, code=code, limit=limit)
