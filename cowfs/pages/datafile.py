@@ -11,7 +11,7 @@ import stat
 import time
 from pathlib import Path
 
-from cowfs.errors import AccessDenied, CorruptDatabase, EnvironmentFailure, NotADatabase
+from cowfs.errors import AccessDenied, CorruptDatabase, EnvironmentFailure, NotADatabase, UnsupportedFormat
 from cowfs.pages.layout import HEADER_SIZE, META_SIZE, PAGE_HEADER, Root, parse_meta
 
 _PATIENCE = (0.0, 0.001, 0.01)  # seconds between looks at a meta page that contradicts itself
@@ -107,9 +107,14 @@ class DataFile:
         return root
 
     def meta_txnids(self) -> tuple[int, int]:
-        """Return the transaction ids of both meta pages as they are now, unchecked: the cheapest look for news."""
+        """Return the transaction ids of both meta pages as they are now: the cheapest look for news.
+
+        Nothing of them is checked but that they are there: LMDB, which maps the file, would die of it.
+        """
         first = self.pread(8, 144)
         second = self.pread(8, self.page_size + 144)
+        if len(second) < 8:
+            raise CorruptDatabase("missing, the file ends before it", 1)
         return int.from_bytes(first, "little"), int.from_bytes(second, "little")
 
     def newest_root(self) -> Root:
@@ -141,8 +146,8 @@ class DataFile:
             raise NotADatabase(f"{self.path}: no LMDB database: the file is empty")
         try:
             page_size = parse_meta(self.pread(META_SIZE, 0), 0).page_size
-        except NotADatabase as error:
-            raise NotADatabase(f"{self.path}: {error}") from None
+        except (NotADatabase, UnsupportedFormat) as error:
+            raise type(error)(f"{self.path}: {error}") from None
         if self.size() < page_size + META_SIZE:
             raise CorruptDatabase(f"{self.path}: missing, the file ends before it", 1)
         return page_size

@@ -7,7 +7,9 @@ Rules it keeps (each was learned by losing data in an experiment):
 3. The map is huge from the start (1 TiB of address space) and is never resized.
 4. A file is validated by our own parser before LMDB maps it: LMDB trusts its file, and a short one is a SIGBUS.
 5. A root is captured without the write lock: a read transaction first, so that its pages stay, then the meta page; it is
-   believed when its id is the transaction's and the other meta page shows that no commit can be rewriting it meanwhile.
+   believed when its id is the transaction's, and a transaction begun after that has the same: so no commit can have been
+   rewriting the page. (A newer id in the other meta page proves less: it stands there before its commit has ended, and a
+   writer may be put to sleep, or killed, in between.)
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lmdb
@@ -138,6 +140,8 @@ class Env:
             hold = self._capture()
             if hold is not None:
                 return hold
+        if self.readonly:
+            raise EnvironmentFailure(f"{self.path}: written too fast to hold a commit; try again")
         with self.write() as txn:  # a writer commits faster than we look: hold it off for one look
             hold = self._capture()
             txn.abort()
@@ -152,7 +156,7 @@ class Env:
         """
         try:
             in_place = os.stat(self.file.path).st_ino == self._inode  # noqa: PTH116 - at every request
-        except FileNotFoundError:
+        except OSError:
             in_place = False
         if not in_place:
             raise EnvironmentFailure(f"{self.file.path}: removed or replaced since it was opened; open it again")
@@ -206,8 +210,8 @@ class Env:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def open_database(self, name: bytes, raw: lmdb.Transaction[bytes], *, create: bool) -> lmdb._Database:
-        """Open (or create) a named database in a write transaction; raises py-lmdb's own errors."""
-        return self._lmdb.open_db(name, txn=raw, create=create)
+        """Open (or create) a database (b"" is the main one) in a write transaction; raises py-lmdb's own errors."""
+        return self._lmdb.open_db(name or None, txn=raw, create=create)
 
     def _open_lmdb(self) -> lmdb.Environment:
         with translated(self.path):
@@ -226,7 +230,8 @@ class Env:
         """Where root has created lock.mdb, give it to the owner of the data, who could not open the environment else."""
         data, lock = os.fstat(self.file.fd), self.path / "lock.mdb"
         if os.geteuid() == 0 and lock.exists() and lock.stat().st_uid != data.st_uid:
-            os.chown(lock, data.st_uid, data.st_gid)  # by name: opening lock.mdb ourselves would cost us LMDB's locks
+            with suppress(OSError):  # on a read-only filesystem there is nothing to give
+                os.chown(lock, data.st_uid, data.st_gid)  # by name: opening lock.mdb ourselves would cost us LMDB's locks
 
     def _require_own_process(self) -> None:
         if self._pid != os.getpid():
@@ -238,9 +243,11 @@ class Env:
         txnid = raw.id()
         slot = txnid & 1
         meta = self.file.pread(META_SIZE, slot * self.file.page_size)
-        other = self.file.meta_txnids()[1 - slot]
-        # Transaction txnid+2 rewrites our slot, and it cannot begin to before txnid+1 stands in the other one.
-        if other <= txnid:
+        # Transaction txnid+2 rewrites our slot, and it cannot begin to before txnid+1 has ended and readers begin there.
+        raw.abort()
+        del raw  # py-lmdb gives the slot back with the object
+        raw = self._begin_read()
+        if raw.id() == txnid:
             root = self.file.parse_meta(meta, slot)
             if root.txnid == txnid:
                 return Hold(self, raw, root)
@@ -265,7 +272,7 @@ class Hold(TreeReader):
 
     def __init__(self, env: Env, raw: lmdb.Transaction[bytes], root: Root) -> None:
         super().__init__(env.file, root)
-        self._raw = raw
+        self._raw: lmdb.Transaction[bytes] | None = raw
 
     def __enter__(self) -> Hold:
         return self
@@ -276,7 +283,9 @@ class Hold(TreeReader):
     def close(self) -> None:
         """Let the root go; closing twice does nothing. What was read from it stays valid: it was copied."""
         self.file = _released
-        self._raw.abort()
+        if self._raw is not None:
+            self._raw.abort()
+            self._raw = None  # its slot in the table of readers, too
 
 
 class _Released(DataFile):
@@ -306,7 +315,7 @@ class WriteTxn:
     def get(self, name: bytes, key: bytes) -> bytes | None:
         """Return the value at ``key`` in database ``name``; None when the key, or the database, is not there."""
         handle = self._handle(name)
-        if handle is None:
+        if handle is None or not key:
             return None
         try:
             return self._raw.get(key, db=handle)
@@ -384,6 +393,8 @@ class WriteTxn:
                 handle = self._opened[name] = self._env.open_database(name, self._raw, create=False)
             except lmdb.NotFoundError:
                 return None
+            except lmdb.Error as error:
+                raise domain_error(error, self._env.path) from error
         return handle
 
     def _existing(self, name: bytes) -> lmdb._Database:
@@ -397,9 +408,21 @@ def require_whole(file: DataFile) -> None:
     """Raise ``CorruptDatabase`` when the file ends before a page that its newest root may need.
 
     LMDB itself leaves pages at the very end unwritten when they were freed in the transaction that added them, so a short
-    file is whole when every page that it lacks is free.
+    file is whole when every page that it lacks is free. Nothing holds the root: what a writer has changed meanwhile is
+    looked at again.
     """
-    root = file.newest_root()
+    for _ in range(_CAPTURES_BESIDE_WRITERS):
+        root = file.newest_root()
+        try:
+            _require_whole(file, root)
+        except CorruptDatabase:
+            if file.newest_root() == root:
+                raise
+        else:
+            return
+
+
+def _require_whole(file: DataFile, root: Root) -> None:
     there = file.size() // file.page_size
     if there > root.last_pgno:
         return

@@ -27,19 +27,22 @@ _ALMOST_FULL = 1 << 20  # bytes: LMDB reports a write that a full disk cut short
 
 def domain_error(error: lmdb.Error | OSError, path: Path) -> CowfsError:
     """Return the error of cowfs that says what ``error`` means for the environment in ``path``."""
+    text = str(error).removeprefix(f"{path}: ")
     if isinstance(error, lmdb.ReadersFullError):
         return ReadersFull(f"{path}: all reader slots are taken by running processes; end a mount or a reader")
     if isinstance(error, lmdb.MapFullError | lmdb.DiskError) or _no_room(error, path):
         return DiskFull(f"{path}: no space left on the filesystem; nothing of this transaction was committed")
     if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError):
-        return CorruptDatabase(f"{path}: damaged ({error}); `cowfs check` says where")
+        return CorruptDatabase(f"{path}: damaged ({text}); `cowfs check` says where")
     if isinstance(error, lmdb.VersionMismatchError):
         return UnsupportedFormat(f"{path}: written by another version of LMDB, or open in a process that uses one")
     if isinstance(error, lmdb.InvalidError):
-        return NotADatabase(f"{path}: no LMDB database ({error})")
-    if isinstance(error, lmdb.ReadonlyError | lmdb.LockError | PermissionError):
-        return AccessDenied(f"{path}: no permission ({error})")
-    return EnvironmentFailure(f"{path}: {error}")
+        return NotADatabase(f"{path}: no LMDB database ({text})")
+    if isinstance(error, lmdb.ReadonlyError | lmdb.LockError | PermissionError) or _says(text, errno.EROFS):
+        return AccessDenied(f"{path}: no permission ({text})")
+    if _says(text, errno.ENODEV):
+        return EnvironmentFailure(f"{path}: cannot be mapped into memory; below a mount take snapshots/<txid>")
+    return EnvironmentFailure(f"{path}: {text}")
 
 
 @contextmanager
@@ -53,9 +56,14 @@ def translated(path: Path) -> Iterator[None]:
 
 def _no_room(error: lmdb.Error | OSError, path: Path) -> bool:
     text = str(error)
-    if any(getattr(error, "errno", None) == number or os.strerror(number) in text for number in _NO_ROOM):
+    if any(getattr(error, "errno", None) == number or _says(text, number) for number in _NO_ROOM):
         return True
-    if os.strerror(errno.EIO) not in text:
+    if not _says(text, errno.EIO):
         return False
     room = os.statvfs(path)
     return room.f_bavail * room.f_frsize < _ALMOST_FULL
+
+
+def _says(text: str, number: int) -> bool:
+    """Whether the text of an error is that of an errno: py-lmdb's errors do not tell the number."""
+    return os.strerror(number) in text

@@ -6,12 +6,16 @@ descending. The pages are kept as one bit each (a set of Python integers would t
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterator
 from sys import byteorder
 
 from cowfs.errors import CorruptDatabase
 from cowfs.pages.tree import TreeReader
+
+_NOT_FULL = re.compile(rb"[^\xff]")  # a byte of a set that lacks a page
+_NOT_EMPTY = re.compile(rb"[^\0]")  # a byte of a set that has a page
 
 
 class PageSet:
@@ -36,6 +40,31 @@ class PageSet:
         self._bits[byte] |= bit
         self._count += 1
         return True
+
+    def __or__(self, other: PageSet) -> PageSet:
+        """Return the union with another set of the same bound."""
+        union = PageSet(self._bound)
+        bits = int.from_bytes(self._bits, "little") | int.from_bytes(other._bits, "little")
+        union._bits[:] = bits.to_bytes(len(self._bits), "little")
+        union._count = bits.bit_count()
+        return union
+
+    def gaps(self, start: int) -> Iterator[tuple[int, int]]:
+        """Yield (first, count) of every run of page numbers from ``start`` to the bound that are not in the set."""
+        first = self._next(start, present=False)
+        while first < self._bound:
+            end = self._next(first, present=True)
+            yield first, end - first
+            first = self._next(end, present=False)
+
+    def _next(self, pgno: int, *, present: bool) -> int:
+        """Return the first number from ``pgno`` on that is in the set (or is not); the bound when there is none."""
+        while pgno < self._bound and (pgno in self) is not present:
+            pgno += 1
+            if pgno & 7 == 0:
+                found = (_NOT_EMPTY if present else _NOT_FULL).search(self._bits, pgno >> 3)
+                pgno = found.start() << 3 if found else self._bound
+        return min(pgno, self._bound)
 
     def among(self, first: int, last: int) -> Iterator[int]:
         """Yield the members in ``first``..``last``, both included, in order."""

@@ -30,7 +30,7 @@ import struct
 from array import array
 from dataclasses import dataclass
 from sys import byteorder
-from typing import Final
+from typing import Final, Literal
 
 from cowfs.errors import CorruptDatabase, NotADatabase, UnsupportedFormat
 
@@ -70,6 +70,8 @@ INTEGER_DUP: Final = 0x20
 REVERSE_DUP: Final = 0x40
 
 _META = struct.Struct("<IIQQ")
+_LATER_META = struct.Struct("<II")
+_BYTE_ORDERS: Final[tuple[Literal["little", "big"], ...]] = ("little", "big")
 _META_END = struct.Struct("<QQ")
 _RECORD = struct.Struct("<IHHQQQQQ")
 _MAX_LAST_PGNO: Final = 2**47  # more than any address space holds: a larger one is damage, not a database
@@ -151,11 +153,9 @@ def parse_meta(data: bytes, pgno: int) -> Root:
         raise NotADatabase(f"no LMDB database: the file ends inside meta page {pgno}")
     magic, version, _address, map_size = _META.unpack_from(data, HEADER_SIZE)
     if magic != MAGIC:
-        raise NotADatabase(f"no LMDB database: meta page {pgno} has no LMDB magic number")
+        raise _without_magic(data, pgno)
     if version != DATA_VERSION:
-        raise UnsupportedFormat(
-            f"LMDB data version {version} is not supported (cowfs reads data version {DATA_VERSION}, that of LMDB 0.9)"
-        )
+        raise _other_version(version)
     stored_pgno, _pad, flags, _lower, _upper = PAGE_HEADER.unpack_from(data, 0)
     if stored_pgno != pgno or not flags & META:
         raise CorruptDatabase(f"not a meta page (number {stored_pgno}, flags {flags:#x})", pgno)
@@ -173,6 +173,21 @@ def parse_meta(data: bytes, pgno: int) -> Root:
         if not record.empty and not 2 <= record.root <= last_pgno:
             raise CorruptDatabase(f"root page {record.root} of the {name} tree is not in 2..{last_pgno}", pgno)
     return Root(txnid, page_size, map_size, last_pgno, free, main)
+
+
+def _without_magic(data: bytes, pgno: int) -> NotADatabase | UnsupportedFormat:
+    """Return the error for a meta page that has no magic number at 16: LMDB 1.0, and other machines, have it elsewhere."""
+    if _LATER_META.unpack_from(data, 24)[0] == MAGIC:
+        return _other_version(_LATER_META.unpack_from(data, 24)[1])
+    if any(MAGIC.to_bytes(4, order) in data[:32] for order in _BYTE_ORDERS):
+        return UnsupportedFormat("an LMDB file of a machine that is not a 64-bit little-endian one is not supported")
+    return NotADatabase(f"no LMDB database: meta page {pgno} has no LMDB magic number")
+
+
+def _other_version(version: int) -> UnsupportedFormat:
+    return UnsupportedFormat(
+        f"LMDB data version {version} is not supported (cowfs reads data version {DATA_VERSION}, that of LMDB 0.9)"
+    )
 
 
 def pack_meta(root: Root, pgno: int) -> bytes:

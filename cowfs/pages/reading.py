@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ def reading(path: Path) -> Iterator[TreeReader]:
 
 
 def _env_of(path: Path) -> Env | None:
-    if not (path / "lock.mdb").exists():
+    if not os.path.exists(path / "lock.mdb"):  # noqa: PTH110 - Path.exists raises without permission
         return None
     try:
         return Env.open(path, readonly=True)

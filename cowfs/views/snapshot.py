@@ -5,6 +5,9 @@
   the image, and ``datoms`` when the environment is a cowfs store;
 - ``schema.json``: the attributes, in the form that ``cowfs init --schema`` reads; only in a cowfs store.
 
+Each JSON document ends in so many spaces that its size is the txid modulo 256: like the padding of an image, it lets rsync,
+which goes by size and whole-second mtime, tell two commits of one second apart.
+
 The same files appear in three places with different inodes: below ``snapshots/<txid>`` they are frozen, below ``live`` and
 ``snapshots/latest`` the path shows another commit later.
 """
@@ -24,6 +27,8 @@ from cowfs.pages.image import Image, pages_in_use
 from cowfs.pages.tree import TreeReader
 from cowfs.store.db import Db
 from cowfs.views.node import Attributes, Directory, File, Node
+
+_SIZES = 256  # enough to tell commits of one second apart, and few enough blanks for a terminal
 
 
 class Snapshot:
@@ -83,12 +88,12 @@ class Snapshot:
         }
         if self.db is not None:
             document["datoms"] = self.db.datom_count
-        return _json(document)
+        return _document(document, self.txid)
 
     @cached_property
     def schema(self) -> bytes | None:
         """The content of ``schema.json``; None when the environment is no cowfs store."""
-        return None if self.db is None else _json(self.db.schema.to_json())
+        return None if self.db is None else _document(self.db.schema.to_json(), self.txid)
 
 
 class Place(NamedTuple):
@@ -173,5 +178,8 @@ def _database(reader: TreeReader) -> Db | None:
         return None
 
 
-def _json(document: object) -> bytes:
-    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+def _document(content: object, txid: int) -> bytes:
+    """Return ``content`` as JSON, sorted and indented, with the padding that tells two commits apart."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False).encode()
+    padding = (txid - len(text) - 1) % _SIZES
+    return text + b" " * padding + b"\n"

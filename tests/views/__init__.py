@@ -1,0 +1,1 @@
+"""What a root looks like as names and bytes, without a mount."""

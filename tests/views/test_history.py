@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from cowfs import Store
+from cowfs.errors import EnvironmentFailure, NotFound, ReadersFull
+from cowfs.pages.env import Env, Hold
+from cowfs.views.history import History
+from cowfs.views.snapshot import Snapshot
+from tests.commands import cowfs
+
+from .conftest import add, put
+
+
+@pytest.fixture
+def history(store: Store) -> Iterator[History]:
+    history = History(store.env, keep=3)
+    yield history
+    history.close()
+    assert store.env.readers() == []
+
+
+def test_it_begins_with_the_newest_commit(store: Store, history: History) -> None:
+    with store.db() as db:
+        assert history.txids() == [history.newest().txid] == [db.txid]
+
+
+def test_the_newest_is_seen_at_once_and_older_ones_stay(store: Store, history: History) -> None:
+    first = history.newest().txid
+    added = []
+    for number in range(3):
+        added.append(add(store, f"item {number}"))
+        assert history.newest().txid == added[-1]
+        assert history.newest() is history.get(added[-1])
+    assert history.txids() == [first, *added]
+
+
+def test_a_commit_that_nobody_looked_at_has_no_directory(store: Store, history: History) -> None:
+    missed, seen = add(store, "missed"), add(store, "seen")
+    assert history.txids()[1:] == [seen]
+    with pytest.raises(NotFound, match=f"no snapshot {missed}"):
+        history.get(missed)
+
+
+def test_a_commit_of_another_process_is_seen_at_once(store: Store, history: History) -> None:
+    before = history.newest().txid
+    cowfs("transact", store.env.path, "-", stdin='[{":item/name": "from elsewhere"}]')
+    assert history.newest().txid == before + 1
+    assert history.txids() == [before, before + 1]
+
+
+def test_only_so_many_are_kept(store: Store, history: History) -> None:
+    for number in range(10):
+        last = add(store, f"item {number}")
+        history.newest()
+    assert history.txids() == list(range(last - 3, last + 1))
+    assert len(store.env.readers()) == 4
+    with pytest.raises(NotFound):
+        history.get(last - 4)
+
+
+def test_a_commit_in_use_stays_until_it_is_given_back(store: Store, history: History) -> None:
+    used = history.get(history.newest().txid).retain().retain()
+    image = bytes(image_of(used.image.size, used))
+    for number in range(10):
+        add(store, f"item {number}")
+        history.newest()
+    assert history.txids()[0] == used.txid
+    assert len(history.txids()) == 5, "the newest, three, and the one in use"
+    assert image_of(used.image.size, used) == image
+    used.release()
+    history.retire()
+    assert used.used
+    assert used.txid in history.txids()
+    used.release()
+    history.retire()
+    assert used.txid not in history.txids()
+    with pytest.raises(NotFound):
+        history.get(used.txid)
+
+
+def image_of(size: int, snapshot: Snapshot) -> bytes:
+    buffer = bytearray(size)
+    snapshot.image.readinto(0, memoryview(buffer))
+    return bytes(buffer)
+
+
+def test_a_commit_in_use_outlives_the_history(store: Store) -> None:
+    history = History(store.env, keep=1)
+    used = history.newest().retain()
+    history.close()
+    assert len(store.env.readers()) == 1
+    assert image_of(100, used)
+    used.release()
+    assert store.env.readers() == []
+
+
+def test_commits_of_a_foreign_environment_are_numbered_by_lmdb(foreign: Env) -> None:
+    history = History(foreign, keep=5)
+    txnids = [history.newest().txid, put(foreign, b"second"), put(foreign, b"third")]
+    assert history.txids() == [txnids[0], txnids[2]]
+    history.close()
+
+
+def test_full_reader_slots_cost_the_oldest_commit_that_nobody_uses(
+    store: Store, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = history.newest().retain()
+    first = add(store, "first of all"), history.newest()
+    second = add(store, "second of all"), history.newest()
+    hold, refusals = Env.hold, [1, 1]
+
+    def full(self: Env) -> Hold:
+        if refusals:
+            refusals.pop()
+            raise ReadersFull("all taken")
+        return hold(self)
+
+    monkeypatch.setattr(Env, "hold", full)
+    last = add(store, "last of all")
+    with pytest.raises(ReadersFull):
+        history.newest()
+    assert history.txids() == [used.txid, second[0], last]
+    assert first[0] not in history.txids()
+    used.release()
+
+
+def test_a_replaced_file_is_noticed(store: Store, history: History) -> None:
+    data = store.env.path / "data.mdb"
+    aside = data.rename(data.with_suffix(".aside"))
+    with pytest.raises(EnvironmentFailure, match="removed or replaced"):
+        history.newest()
+    aside.rename(data)
+    assert history.newest().txid in history.txids()
