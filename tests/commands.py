@@ -8,6 +8,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from cowfs.cli.main import main as cowfs_main
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 COWFS = (sys.executable, "-m", "cowfs.cli")
 LIMIT = 30.0  # seconds
@@ -18,7 +22,7 @@ Argument = str | bytes | Path
 # Runs the cowfs command line as the user nobody: everything is loaded first, as nobody may not be able to read it.
 _AS_NOBODY = """
 import os, sys
-import cowfs.cli.main, encodings.idna, fuse, lmdb
+import cowfs.cli.main, difflib, traceback
 if os.geteuid() == 0:
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
@@ -76,6 +80,16 @@ def one_line(result: Completed) -> str:
     return lines[0]
 
 
+def cowfs_here(*arguments: Argument, code: int = 0, stdin: str | None = None) -> str:
+    """Do what ``cowfs`` does, within this process, which saves the start of one."""
+    return _here(*arguments, code=code, stdin=stdin).stdout
+
+
+def refused_here(*arguments: Argument, code: int, stdin: str | None = None) -> str:
+    """Do what ``refused`` does, within this process."""
+    return one_line(_here(*arguments, code=code, stdin=stdin))
+
+
 def python(program: str, *arguments: Argument, code: int | None = 0, limit: float = LIMIT) -> str:
     """Run a small Python program in a process of its own; return its standard output."""
     return run(sys.executable, "-c", textwrap.dedent(program), *arguments, code=code, limit=limit).stdout
@@ -86,3 +100,10 @@ def in_private_mounts(script: str, *arguments: Argument, code: int | None = 0, l
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
     lines = "set -euo pipefail\n" + textwrap.dedent(script)
     return run(*unshare, "bash", "-c", lines, "bash", *arguments, code=code, limit=limit)
+
+
+def _here(*arguments: Argument, code: int, stdin: str | None) -> Completed:
+    shown = [os.fsdecode(argument) for argument in arguments]
+    result = CliRunner().invoke(cowfs_main, shown, input=stdin)
+    assert result.exit_code == code, f"{shown} ended with {result.exit_code}: {result.stderr} {result.exception!r}"
+    return Completed(shown, code, result.stdout, result.stderr)

@@ -89,10 +89,24 @@ def mounted(database: Path, point: Path, *options: Argument, declared: Sequence[
 
     ``declared`` are regular expressions for the log's warnings and errors that the test expects.
     """
-    point.mkdir(exist_ok=True)
-    log = point.with_name(f"{point.name}.log")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(point)  # noqa: PTH102 - Path.mkdir would ask what is mounted there: it may be dead
+    log = log_of(point)
     begin = log.stat().st_size if log.exists() else 0
     cowfs("mount", database, point, "--log", log, *options)
+    with serving(database, point, begin, declared) as mount:
+        yield mount
+
+
+def log_of(point: Path) -> Path:
+    """Return where the log of a mount at ``point`` is."""
+    return point.with_name(f"{point.name}.log")
+
+
+@contextmanager
+def serving(database: Path, point: Path, begin: int = 0, declared: Sequence[str] = ()) -> Iterator[Mount]:
+    """Take over a mount that a test has made itself, with its log in ``log_of(point)``, from ``begin`` on."""
+    log = log_of(point)
     mount = Mount(database, point, log, Daemon(_pid_in(log)))
     try:
         yield mount

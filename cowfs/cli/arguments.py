@@ -11,7 +11,7 @@ import click
 
 from cowfs.errors import InputError
 
-DATABASE = click.argument("database", metavar="DB", type=click.Path(path_type=Path))
+DATABASE = click.argument("database", metavar="DB", type=click.Path(readable=False, path_type=Path))
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
@@ -23,6 +23,8 @@ def parse_json(text: str, where: str) -> Any:
         raise InputError(f"{where}: no valid JSON: {error}") from None
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
+    except RecursionError:
+        raise InputError(f"{where}: the JSON is nested too deeply") from None
 
 
 def read_text(path: Path) -> str:

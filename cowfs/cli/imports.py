@@ -27,7 +27,9 @@ class Line(NamedTuple):
 
 @click.command(name="import")
 @DATABASE
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(readable=False, path_type=Path, allow_dash=True)
+)
 @click.option("--batch", type=click.IntRange(1), default=_BATCH, show_default=True, help="Lines that make one commit.")
 @click.option("--from-line", type=click.IntRange(1), default=1, help="Begin at this line (of the first file).")
 @click.option("--no-sync", is_flag=True, help="Do not wait for the disk at each commit, but once at the end.")

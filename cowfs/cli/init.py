@@ -14,7 +14,10 @@ from cowfs.store.store import Store
 @click.command()
 @DATABASE
 @click.option(
-    "--schema", "schema_file", type=click.Path(path_type=Path, allow_dash=True), help="JSON file with the attributes."
+    "--schema",
+    "schema_file",
+    type=click.Path(readable=False, path_type=Path, allow_dash=True),
+    help="JSON file with the attributes.",
 )
 @click.option("--strict", is_flag=True, help="Refuse attributes that the schema does not declare.")
 def init(database: Path, schema_file: Path | None, strict: bool) -> None:

@@ -15,7 +15,7 @@ from cowfs.errors import CowfsError
 from cowfs.mount import daemon, place
 from cowfs.pages.datafile import DataFile
 
-_POINT = click.argument("mountpoint", type=click.Path(path_type=Path))
+_POINT = click.argument("mountpoint", type=click.Path(readable=False, path_type=Path))
 
 
 @click.command()
@@ -30,7 +30,12 @@ _POINT = click.argument("mountpoint", type=click.Path(path_type=Path))
     show_default=True,
     help="Older commits to keep as directories.",
 )
-@click.option("--log", "log_path", type=click.Path(path_type=Path, dir_okay=False), help="Log file of a background mount.")
+@click.option(
+    "--log",
+    "log_path",
+    type=click.Path(readable=False, path_type=Path, dir_okay=False),
+    help="Log file of a background mount.",
+)
 @click.option("--ready-fd", type=int, hidden=True)
 def mount(
     database: Path,
@@ -72,17 +77,18 @@ def _serve(database: Path, mountpoint: Path, options: daemon.MountOptions, ready
         daemon.serve(database, mountpoint, options, lambda: None)
         return
     os.set_inheritable(ready_fd, False)
+    to_report = [ready_fd]  # once, whatever happens later
     try:
-        daemon.serve(database, mountpoint, options, lambda: daemon.report_ready(ready_fd))
+        daemon.serve(database, mountpoint, options, lambda: daemon.report_ready(to_report.pop()))
     except CowfsError as error:
-        daemon.report_failure(ready_fd, error)
+        if to_report:
+            daemon.report_failure(to_report.pop(), error)
         raise
 
 
 def _log_path(database: Path) -> Path:
     """Return where the background mount of ``database`` logs: in the user's state directory, by the XDG base directories."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cowfs"
-    state.mkdir(parents=True, exist_ok=True)
     resolved = database.resolve()
     digest = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:8]
     return state / f"{resolved.name}-{digest}.log"

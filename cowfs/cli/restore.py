@@ -19,8 +19,8 @@ from cowfs.pages.reading import reading
 
 
 @click.command()
-@click.argument("backup", type=click.Path(path_type=Path))
-@click.argument("new", metavar="NEW-DB", type=click.Path(path_type=Path))
+@click.argument("backup", type=click.Path(readable=False, path_type=Path))
+@click.argument("new", metavar="NEW-DB", type=click.Path(readable=False, path_type=Path))
 @click.option("--no-check", is_flag=True, help="Do not check the restored database before it gets its name.")
 def restore(backup: Path, new: Path, no_check: bool) -> None:
     """Make a database in the new (or empty) directory NEW-DB from BACKUP.
@@ -28,13 +28,7 @@ def restore(backup: Path, new: Path, no_check: bool) -> None:
     BACKUP is a directory with a data.mdb (a copy of snapshots/..., or a directory of a mount), or that file itself. NEW-DB
     appears when it is complete, checked and on disk; when anything fails it does not appear.
     """
-    _require_free(new)
-    try:
-        target = Path(tempfile.mkdtemp(prefix=f".{new.name}.restore-", dir=new.resolve().parent))
-    except FileNotFoundError:
-        raise PlaceError(f"{new}: its parent directory does not exist") from None
-    except PermissionError:
-        raise AccessDenied(f"{new}: no permission to make a directory there") from None
+    target = _make_beside(new)
     try:
         with translated(target):
             txnid = _copy(backup, target / "data.mdb")
@@ -49,19 +43,29 @@ def restore(backup: Path, new: Path, no_check: bool) -> None:
     click.echo(f"{new}: restored from {backup}, txid {txnid}{' (not checked)' if no_check else ', checked'}")
 
 
-def _require_free(new: Path) -> None:
-    if new.exists() and (not new.is_dir() or any(new.iterdir())):
-        raise PlaceError(f"{new}: exists; restore into a new directory")
+def _make_beside(new: Path) -> Path:
+    """Make the directory, beside ``new``, that will be renamed to it; ``new`` must be free."""
+    try:
+        if new.exists() and (not new.is_dir() or any(new.iterdir())):
+            raise PlaceError(f"{new}: exists; restore into a new directory")
+        return Path(tempfile.mkdtemp(prefix=f".{new.name}.restore-", dir=new.resolve().parent))
+    except FileNotFoundError:
+        raise PlaceError(f"{new}: its parent directory does not exist") from None
+    except PermissionError:
+        raise AccessDenied(f"{new}: no permission to make a directory there") from None
+    except OSError as error:
+        raise PlaceError(f"{new}: cannot be made: {error.strerror}") from None
 
 
 def _copy(backup: Path, target: Path) -> int:
     """Write the newest root of ``backup`` as an image to ``target``, on disk; return its transaction id."""
-    with reading(backup) as reader, target.open("xb", buffering=0) as file:
+    with reading(backup) as reader, target.open("xb") as file:
         image = Image(reader.file, reader.root, reader.root.txnid)
         with progress_bar("restoring", image.size) as progress:
             for chunk in image.chunks():
                 file.write(chunk)
                 progress(len(chunk))
+        file.flush()
         os.fsync(file.fileno())
         sync_directory(target.parent)
         return reader.root.txnid

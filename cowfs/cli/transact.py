@@ -12,7 +12,7 @@ from cowfs.store.store import Store
 
 @click.command()
 @DATABASE
-@click.argument("file", type=click.Path(path_type=Path, allow_dash=True), default="-")
+@click.argument("file", type=click.Path(readable=False, path_type=Path, allow_dash=True), default="-")
 @AS_JSON
 def transact(database: Path, file: Path, as_json: bool) -> None:
     """Do one transaction: the JSON list of forms in FILE (default: standard input).

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from cowfs.errors import AccessDenied, CowfsError, MountError
 from cowfs.mount import place
@@ -59,11 +60,20 @@ def serve(database: Path, point: Path, options: MountOptions, ready: Callable[[]
 
 
 def open_for_mount(database: Path) -> Env:
-    """Open ``database``, for reading only where the user has no permission to write it."""
+    """Open ``database``, for reading only where the user has no permission to write it.
+
+    Even then its lock.mdb must be writable: without a reader slot there nothing holds a commit against writers.
+    """
     try:
         return Env.open(database)
     except AccessDenied:
+        pass
+    try:
         return Env.open(database, readonly=True)
+    except AccessDenied as error:
+        if not os.access(database / "data.mdb", os.R_OK) or os.access(database / "lock.mdb", os.W_OK):
+            raise
+        raise AccessDenied(f"{database}: no permission to write lock.mdb, which a mount needs to hold commits") from error
 
 
 def start(command: list[str], arguments: list[str], log_path: Path) -> None:
@@ -71,8 +81,9 @@ def start(command: list[str], arguments: list[str], log_path: Path) -> None:
 
     Its log goes to ``log_path``. Raises ``MountError`` with the line that it failed with.
     """
+    log_file = _open_log(log_path)
     reading, writing = os.pipe()
-    with log_path.open("ab") as log_file, os.fdopen(reading, "rb") as report:
+    with log_file, os.fdopen(reading, "rb") as report:
         begin = log_file.tell()
         process = subprocess.Popen(
             [*command, "--ready-fd", str(writing), "--", *arguments],
@@ -90,9 +101,17 @@ def start(command: list[str], arguments: list[str], log_path: Path) -> None:
         message = report.read()
     if message != _READY:
         process.wait()
-        reason = message.decode(errors="replace") or f"the mount ended at once; see {log_path}"
+        reason = os.fsdecode(message) or f"the mount ended at once; see {log_path}"
         raise MountError(" ".join([reason, *_said_by_libfuse(log_path, begin)]))
     process.returncode = 0  # it goes on without us: nobody waits for it
+
+
+def _open_log(path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError as error:
+        raise MountError(f"{path}: cannot write the log there ({error.strerror}); choose a place with --log") from None
 
 
 def _said_by_libfuse(log_path: Path, begin: int) -> list[str]:
@@ -111,7 +130,7 @@ def report_ready(descriptor: int) -> None:
 
 def report_failure(descriptor: int, error: CowfsError) -> None:
     """Tell the process that started this one why there will be no mount."""
-    os.write(descriptor, str(error).encode())
+    os.write(descriptor, os.fsencode(str(error)))
     os.close(descriptor)
 
 
@@ -119,7 +138,11 @@ def _serve(tree: Tree, env: Env, point: Path, options: MountOptions, ready: Call
     filesystem = Filesystem(tree, env, lambda: begin())
     housekeeper = Housekeeper(filesystem, tree.history, env, point)
 
+    begun = False
+
     def begin() -> None:
+        nonlocal begun
+        begun = True
         housekeeper.start()
         log.info("%s is mounted at %s", env.path, point)
         ready()
@@ -127,7 +150,10 @@ def _serve(tree: Tree, env: Env, point: Path, options: MountOptions, ready: Call
     try:
         filesystem.serve(str(point), _fuse_options(env, options))
     except RuntimeError as error:
-        raise MountError(f"{point}: libfuse could not mount (its code {error})") from error
+        if not begun:
+            raise MountError(f"{point}: libfuse could not mount (its code {error})") from error
+        # the kernel may cut the connection instead of closing it, when the last file of a detached mount is closed
+        log.info("%s: the connection to the kernel was cut", point)
     finally:
         housekeeper.stop()
         filesystem.walks.close()

@@ -9,7 +9,7 @@ fusepy is the binding; its methods are overridden where a copy or an object for 
 3. Paths that show another commit later (live, snapshots/latest) are opened with direct_io, and the kernel may remember no
    attribute: libfuse has one node, one page cache and one size for a path. Frozen paths keep their cache: they never change.
 4. Every operation that would change something answers EROFS; those that are not here are unknown to the kernel, which asks
-   once (extended attributes, locks) and then never again.
+   once (extended attributes by name, locks) and then never again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import logging
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable
 from ctypes import addressof
 from dataclasses import dataclass, field
@@ -38,13 +39,15 @@ from cowfs.views.tree import Tree
 
 log = logging.getLogger("cowfs.mount")
 
-_LATEST = "/snapshots/latest"
-_READING = ("getattr", "open", "read", "release", "opendir", "readdir", "releasedir", "statfs", "init")
+_LATEST = b"/snapshots/latest"
+_READING = ("getattr", "open", "read", "release", "opendir", "readdir", "releasedir", "listxattr", "statfs", "init")
 _CHANGING = (
     "mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link", "chmod", "chown", "truncate", "write", "create",
     "utimens",
 )  # fmt: skip
 _EXPECTED = frozenset({errno.ENOENT, errno.EROFS, errno.ENOTDIR})  # answers, not failures
+_COMPLAIN_EVERY = 60.0  # seconds
+_MOST_COMPLAINTS = 1000
 
 
 @dataclass
@@ -72,25 +75,42 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         self._buffers: dict[int, Any] = {}
         self._context: Any = None
         self._loop: Any = None
+        self._complained: dict[str, float] = {}  # until when not to say the same again
 
     def serve(self, mountpoint: str, options: dict[str, str | bool]) -> None:
         """Mount with libfuse's ``options``, serve until it is unmounted or stopped. RuntimeError: libfuse's exit code."""
         operations = SimpleNamespace(
             **dict.fromkeys(_READING + _CHANGING, True), use_ns=True, flag_nullpath_ok=1, flag_nopath=1
         )
-        super().__init__(operations, mountpoint, foreground=True, nothreads=True, **options)
+        # file names are bytes: fusepy gets each of them as a character of Latin-1, and gives libfuse the bytes again
+        characters = {name: _as_latin_1(value) if isinstance(value, str) else value for name, value in options.items()}
+        super().__init__(
+            operations, _as_latin_1(mountpoint), encoding="latin-1", foreground=True, nothreads=True, **characters
+        )
 
     @staticmethod
     def _wrapper(operation: Callable[..., int | None], *arguments: Any) -> int:
         """Run one operation; the negative errno of what it raises is its result."""
+        filesystem: Filesystem = operation.__self__  # type: ignore[attr-defined]
         try:
-            with operation.__self__.turn:  # type: ignore[attr-defined]
+            with filesystem.turn:
                 return operation(*arguments) or 0
         except BaseException as error:
             number = errno_of(error)
             if number not in _EXPECTED:
-                log.error("%s: %s", operation.__name__, error, exc_info=True)
+                filesystem.complain(operation.__name__, error)
             return -number
+
+    def complain(self, operation: str, error: BaseException) -> None:
+        """Log a failed operation; of the same failure once a minute, or one bad page would fill the disk with its log."""
+        text = f"{operation}: {error!r}"
+        now = time.monotonic()
+        if now < self._complained.get(text, 0.0):
+            return
+        if len(self._complained) >= _MOST_COMPLAINTS:
+            self._complained.clear()
+        self._complained[text] = now + _COMPLAIN_EVERY
+        log.error("%s: %s", operation, error, exc_info=error)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -116,6 +136,9 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
             self._fill(buffer.contents, self._handles[info.contents.fh].node)
         elif path is not None:
             self.getattr(path, buffer)
+
+    def listxattr(self, _path: bytes, _buffer: Any, _size: int) -> None:
+        """There are no extended attributes; `tar --xattrs` warns where one cannot even ask."""
 
     def statfs(self, _path: bytes, buffer: Any) -> None:
         """statvfs(2): what the filesystem below says."""
@@ -143,7 +166,6 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
             raise ReadOnly("a snapshot cannot be written")
         pid = self._caller()
         node = self._node(path, pid)
-        self.walks.opened(pid)
         fields.fh = self._new_handle(node, pid)
         if node.frozen:
             fields.keep_cache = 1
@@ -168,13 +190,12 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
     def opendir(self, path: bytes, info: Any) -> None:
         """List a directory; from now on the process walks its commit."""
         pid = self._caller()
-        if path.decode(errors="surrogateescape") == _LATEST:
+        if path == _LATEST:
             self.walks.list_latest(pid)
         node = self._node(path, pid)
         assert isinstance(node, Directory)  # noqa: S101 - the kernel has asked getattr
-        if node.snapshot is not None:
+        if node.snapshot is not None and node.frozen:
             self.walks.list_snapshot(pid, node.snapshot)
-        self.walks.opened(pid)
         info.contents.fh = self._new_handle(node, pid)
 
     def readdir(self, _path: bytes | None, buffer: Any, filler: Any, offset: int, info: Any) -> None:
@@ -209,13 +230,10 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         return self._processes.of(self._context.contents.pid)
 
     def _node(self, path: bytes, pid: int) -> Node:
-        name = path.decode(errors="surrogateescape")
-        if name.startswith(_LATEST):
-            latest = self.walks.latest(pid)
-        else:
-            self.walks.touch(pid)
-            latest = self._tree.history.newest()
-        return self._tree.node(name, latest)
+        node = self._tree.node(path.decode(errors="surrogateescape"), self.walks.latest(pid))
+        if node.snapshot is not None and path != _LATEST:
+            self.walks.use(pid, node.snapshot)
+        return node
 
     def _list(self, node: Node) -> list[tuple[bytes, Node]]:
         assert isinstance(node, Directory)  # noqa: S101 - only directories are listed
@@ -247,10 +265,15 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         self._handles[self._last_handle] = Handle(node, pid)
         if node.snapshot is not None:
             node.snapshot.retain()
+            self.walks.opened(pid, node.snapshot)
         return self._last_handle
 
     def _end_handle(self, number: int) -> None:
         handle = self._handles.pop(number)
-        self.walks.closed(handle.pid)
         if handle.node.snapshot is not None:
+            self.walks.closed(handle.pid, handle.node.snapshot)
             handle.node.snapshot.release()
+
+
+def _as_latin_1(text: str) -> str:
+    return os.fsencode(text).decode("latin-1")

@@ -2,7 +2,8 @@
 
 Ten times a second it looks for new commits, so that each gets its directory, and ends the walks of processes that are gone.
 It also takes the signals: libfuse's own handling can miss one that comes just before it waits for a request, so here a
-signal ends the loop and then makes a request of its own, which wakes it.
+signal ends the loop and then makes a request of its own, which wakes it. Where that does not reach it (the mount was
+detached while in use, or something else is mounted on top) the main thread is interrupted until it has ended.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from cowfs.views.history import History
 log = logging.getLogger("cowfs.mount")
 
 _TICK = 0.1  # seconds
+_PATIENCE = 1.0  # seconds that unmounting may take before it is hurried
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -37,7 +39,7 @@ class Housekeeper:
         self._point = point
         self._thread = threading.Thread(target=self._run, name="housekeeper", daemon=True)
         self._reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._stopped = False
+        self._stopped = threading.Event()
         self._complained = ""
 
     def start(self) -> None:
@@ -50,7 +52,7 @@ class Housekeeper:
     def stop(self) -> None:
         """End the thread, give the signals back; does nothing when it was never started."""
         if self._thread.is_alive():
-            self._stopped = True
+            self._stopped.set()
             os.write(self._writing, b"\0")
             self._thread.join()
         signal.set_wakeup_fd(-1)
@@ -59,9 +61,9 @@ class Housekeeper:
 
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are the main thread's
-        while not self._stopped:
+        while not self._stopped.is_set():
             if select.select([self._reading], [], [], _TICK)[0]:
-                if not self._stopped and any(os.read(self._reading, 64)):
+                if not self._stopped.is_set() and any(os.read(self._reading, 64)):
                     self._end_serving()
             else:
                 self._look()
@@ -73,16 +75,19 @@ class Housekeeper:
                 self._filesystem.walks.expire()
                 self._env.evict_dead_readers()
             self._complained = ""
-        except CowfsError as error:
-            if str(error) != self._complained:  # once, not ten times a second
-                log.error("%s", error)  # noqa: TRY400 - the text says it all
-                self._complained = str(error)
+        except Exception as error:  # this thread takes the signals: it must not end
+            if repr(error) != self._complained:  # once, not ten times a second
+                log.error("%s", error, exc_info=not isinstance(error, CowfsError))  # noqa: TRY400
+                self._complained = repr(error)
 
     def _end_serving(self) -> None:
         log.info("a signal asks to unmount")
         self._filesystem.stop()
         with contextlib.suppress(OSError):
             self._point.stat()
+        main_thread = threading.main_thread().ident
+        while main_thread is not None and not self._stopped.wait(_PATIENCE):
+            signal.pthread_kill(main_thread, signal.SIGTERM)
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:

@@ -15,6 +15,7 @@ from cowfs.errors import MountError, NotFound, PlaceError
 
 TYPE = "fuse.cowfs"
 _OCTAL = re.compile(r"\\([0-7]{3})")
+_MOST_SYMLINKS = 40
 _GONE_WITHIN = 10.0  # seconds that an unmounted place may take to leave the table
 
 
@@ -38,8 +39,8 @@ def mounts() -> list[Mounted]:
 
 def mounted_at(point: Path) -> Mounted | None:
     """Return what is mounted at ``point`` (the topmost, when several are), or None."""
-    absolute = Path(os.path.abspath(point))  # noqa: PTH100 - resolve() would ask a dead mount
-    return next((mount for mount in reversed(mounts()) if mount.point == absolute), None)
+    real = _real(point)
+    return next((mount for mount in reversed(mounts()) if mount.point == real), None)
 
 
 def mounts_of(database: Path) -> list[Mounted]:
@@ -52,6 +53,13 @@ def prepare(point: Path, database: Path) -> None:
 
     Raises ``PlaceError`` with what to do.
     """
+    try:
+        _prepare(point, database)
+    except OSError as error:
+        raise PlaceError(f"{point}: {error.strerror}") from error
+
+
+def _prepare(point: Path, database: Path) -> None:
     _clear_dead_mount(point)
     mount = mounted_at(point)
     if mount is not None and mount.kind == TYPE:
@@ -114,6 +122,19 @@ def _fusermount(point: Path, *, lazy: bool) -> subprocess.CompletedProcess[str]:
     if shutil.which("fusermount") is None:
         command = ["umount", *(["-l"] if lazy else []), str(point)]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def _real(point: Path) -> Path:
+    """Return ``point`` without symlinks. Other than resolve() this does not ask what is mounted there: it may be dead."""
+    path = os.path.abspath(point)  # noqa: PTH100
+    for _ in range(_MOST_SYMLINKS):
+        parent, name = os.path.split(path)
+        path = os.path.join(os.path.realpath(parent), name)  # noqa: PTH118
+        try:
+            path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))  # noqa: PTH115, PTH118, PTH120
+        except OSError:
+            break
+    return Path(path)
 
 
 def _unescape(text: str) -> str:

@@ -64,6 +64,7 @@ class Env:
             require_whole(self.file)
             self._lmdb = self._open_lmdb()
             self._give_lock_to_owner()
+            self._settle()
         except BaseException:
             self.file.close()
             raise
@@ -107,7 +108,7 @@ class Env:
         except OSError as error:
             raise domain_error(error, path) from error
         with translated(path):
-            lmdb.open(str(path), map_size=_MAP_SIZE, max_readers=_MAX_READERS, lib_version=0).close()
+            lmdb.open(os.fsencode(path), map_size=_MAP_SIZE, max_readers=_MAX_READERS, lib_version=0).close()
             for directory in (path, path.resolve().parent):
                 sync_directory(directory)
         return cls.open(path, durable=durable)
@@ -216,7 +217,7 @@ class Env:
     def _open_lmdb(self) -> lmdb.Environment:
         with translated(self.path):
             return lmdb.open(
-                str(self.path),
+                os.fsencode(self.path),
                 map_size=max(_MAP_SIZE, self.file.newest_root().map_size),
                 readonly=self.readonly,
                 create=False,
@@ -225,6 +226,21 @@ class Env:
                 max_dbs=_MAX_DATABASES,
                 lib_version=0,
             )
+
+    def _settle(self) -> None:
+        """Let LMDB see the last commit of a writer that was killed while it ended it.
+
+        Its meta page is written, so it has happened; but readers begin at it only after the next writer has come, who
+        would find more than readers saw before. Waits for a writer, if one is just committing.
+        """
+        if self.readonly:
+            return
+        with translated(self.path):
+            raw = self._begin_read()
+            seen = raw.id()
+            raw.abort()
+            if max(self.file.meta_txnids()) > seen:
+                self._lmdb.begin(write=True).abort()
 
     def _give_lock_to_owner(self) -> None:
         """Where root has created lock.mdb, give it to the owner of the data, who could not open the environment else."""

@@ -1,0 +1,1 @@
+"""Killed processes, damaged files and full disks."""

@@ -1,0 +1,67 @@
+"""rsync decides by size and whole-second mtime; two commits of one second must not look alike to it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from cowfs import Store
+from tests.commands import run
+from tests.copies import silent
+from tests.mounted import Mount, mounted
+
+_TRIES = 40
+
+
+class _Copied(NamedTuple):
+    """What was copied right after a commit: the commit's summary, the backup's, and the files that differ."""
+
+    expected: dict[str, Any]
+    found: dict[str, Any]
+    stale: list[str]
+    mtime: float
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> _Copied:
+    """The backup after the second of two commits that one cannot tell apart by their second and page count."""
+    directory = tmp_path_factory.mktemp("second")
+    database, target = directory / "db", directory / "backup"
+    with Store.create(database, {":note/text": {}}, durability="none") as store:
+        entity = store.transact([{":db/id": -1, ":note/text": "first"}]).tempids[-1]
+        with mounted(database, directory / "mnt", "--keep=0") as mount:
+            for number in range(_TRIES):
+                first = _commit_and_copy(store, mount, target, entity, f"odd-{number:04}")
+                second = _commit_and_copy(store, mount, target, entity, f"even{number:04}")
+                one, two = first.expected, second.expected
+                assert two["txid"] == one["txid"] + 1
+                if (one["instant"][:19], one["pages"]) == (two["instant"][:19], two["pages"]):
+                    assert first.mtime == second.mtime == int(second.mtime)
+                    return second
+                time.sleep(0.05)
+    raise AssertionError(f"in {_TRIES} tries no two commits were of one second and of equally many pages")
+
+
+def test_plain_rsync_copies_the_second_image(copied: _Copied) -> None:
+    assert "data.mdb" not in copied.stale
+
+
+def test_plain_rsync_copies_the_summary_of_the_second_commit(copied: _Copied) -> None:
+    assert copied.found == copied.expected
+    assert copied.stale == []
+
+
+def _commit_and_copy(store: Store, mount: Mount, target: Path, entity: int, text: str) -> _Copied:
+    """Commit ``text`` and copy ``latest`` with rsync."""
+    report = store.transact([[":db/add", entity, ":note/text", text]])
+    silent(run("rsync", "-a", mount.latest, f"{target}/"))
+    source, copy = mount.snapshot(report.txid), target / "latest"
+    summaries = [json.loads((directory / "snapshot.json").read_text()) for directory in (source, copy)]
+    assert summaries[0]["txid"] == report.txid
+    names = ("data.mdb", "schema.json", "snapshot.json")
+    stale = [name for name in names if (source / name).read_bytes() != (copy / name).read_bytes()]
+    return _Copied(summaries[0], summaries[1], stale, (source / "data.mdb").stat().st_mtime)
