@@ -29,7 +29,7 @@ from typing import Any
 
 from fuse import FUSE, _libfuse, c_stat
 
-from cowfs.errors import ReadOnly
+from cowfs.errors import EnvironmentFailure, NotFound, ReadOnly
 from cowfs.mount.errnos import errno_of
 from cowfs.mount.process import ProcessIds
 from cowfs.mount.walks import Walks
@@ -238,7 +238,10 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
     def _list(self, node: Node) -> list[tuple[bytes, Node]]:
         assert isinstance(node, Directory)  # noqa: S101 - only directories are listed
         entries: list[tuple[bytes, Node]] = [(b".", node), (b"..", node)]
-        entries += [(os.fsencode(name), child) for name, child in node.children()]
+        try:
+            entries += [(os.fsencode(name), child) for name, child in node.children()]
+        except NotFound as error:  # the C library takes ENOENT from a listing for its end: rsync --delete would empty a copy
+            raise EnvironmentFailure(f"a directory cannot be listed: {error}") from error
         return entries
 
     def _fill(self, result: Any, node: Node) -> None:

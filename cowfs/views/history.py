@@ -37,10 +37,10 @@ class History:
         except KeyError:
             raise NotFound(f"no snapshot {txid}") from None
 
-    def txids(self) -> list[int]:
-        """Return the txids that have a directory, ascending."""
+    def snapshots(self) -> list[Snapshot]:
+        """Return the commits that have a directory, the oldest first."""
         self.newest()
-        return list(self._snapshots)
+        return list(self._snapshots.values())
 
     def retire(self) -> None:
         """Let go what is more than ``keep`` commits old, except what is in use."""

@@ -97,6 +97,6 @@ class SnapshotsDirectory(Directory):
 
     def children(self) -> Iterator[tuple[str, Node]]:
         """Yield the commits by txid, then ``latest``."""
-        for txid in self._history.txids():
-            yield str(txid), self.child(str(txid))
+        for snapshot in self._history.snapshots():  # not by txid again: one of them may be retired by then
+            yield str(snapshot.txid), SnapshotDirectory(snapshot, frozen_place(snapshot.txid))
         yield "latest", self.child("latest")

@@ -22,7 +22,7 @@ from cowfs.mount.filesystem import Filesystem
 from cowfs.mount.walks import Walks
 from cowfs.pages.env import Env
 from cowfs.views.history import History
-from cowfs.views.tree import Tree
+from cowfs.views.tree import SnapshotsDirectory, Tree
 
 
 @pytest.fixture
@@ -129,6 +129,16 @@ def test_the_same_failure_is_logged_once_a_minute(
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert Filesystem._wrapper(filesystem.getattr, b"/live", ctypes.pointer(c_stat())) == -errno.EIO
     assert len(caplog.records) == 2
+
+
+def test_a_listing_that_fails_is_never_an_empty_directory(
+    filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = ctypes.pointer(fuse_file_info())
+    assert Filesystem._wrapper(filesystem.opendir, b"/snapshots", info) == 0
+    monkeypatch.setattr(SnapshotsDirectory, "children", _raising(errors.NotFound("on purpose")))
+    assert Filesystem._wrapper(filesystem.readdir, None, None, None, 0, info) == -errno.EIO
+    assert "cannot be listed" in caplog.text
 
 
 def test_the_turn_is_given_back_after_a_failure(filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ class _Scene:
 
     def held(self) -> list[int]:
         self.walks.expire()
-        return self.history.txids()
+        return [snapshot.txid for snapshot in self.history.snapshots()]
 
 
 @pytest.fixture

@@ -77,6 +77,22 @@ def test_each_commit_is_a_directory(store: Store, tree: Tree) -> None:
     assert [json.loads(content(at(tree, f"/snapshots/{txid}/snapshot.json")))["txid"] for txid in commits] == commits
 
 
+def test_a_listing_is_whole_though_commits_are_retired_meanwhile(store: Store, tree: Tree) -> None:
+    for number in range(12):
+        add(store, f"item {number}")
+        tree.history.newest()
+    before = listed(tree, "/snapshots")
+    names = []
+    directory = at(tree, "/snapshots")
+    assert isinstance(directory, Directory)
+    for name, _node in directory.children():
+        names.append(name)
+        add(store, f"while {name} is listed")
+        tree.history.newest()
+    assert names == before
+    assert len(set(names) & set(listed(tree, "/snapshots"))) == 1, "all but latest were retired"
+
+
 def test_what_is_listed_is_what_its_path_leads_to(store: Store, tree: Tree) -> None:
     add(store, "second")
     for path, node in walk(tree):
