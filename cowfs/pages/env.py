@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -34,8 +34,10 @@ from cowfs.errors import (
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.failure import domain_error, translated
 from cowfs.pages.freelist import read_free_pages
+from cowfs.pages.hold import Hold
 from cowfs.pages.layout import META_SIZE, Root
 from cowfs.pages.tree import TreeReader
+from cowfs.pages.writetxn import WriteTxn
 
 _MAP_SIZE = 1 << 40
 _MAX_READERS = 510  # what the first opener fixes; 64 bytes each in lock.mdb
@@ -266,7 +268,7 @@ class Env:
         if raw.id() == txnid:
             root = self.file.parse_meta(meta, slot)
             if root.txnid == txnid:
-                return Hold(self, raw, root)
+                return Hold(self.file, raw, root)
         raw.abort()
         return None
 
@@ -277,147 +279,6 @@ class Env:
             except lmdb.ReadersFullError:
                 self._lmdb.reader_check()  # frees the slots of processes that died
                 return self._lmdb.begin()
-
-
-class Hold(TreeReader):
-    """The newest root at the time of ``Env.hold``, held by a read transaction: its pages stay until ``close``.
-
-    It is read by our own reader, not through the transaction: LMDB opens the handle of a named database only under the
-    write lock, so reading through it would wait for writers; and it trusts its pages, a corrupt one can crash the process.
-    """
-
-    def __init__(self, env: Env, raw: lmdb.Transaction[bytes], root: Root) -> None:
-        super().__init__(env.file, root)
-        self._raw: lmdb.Transaction[bytes] | None = raw
-
-    def __enter__(self) -> Hold:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let the root go; closing twice does nothing. What was read from it stays valid: it was copied."""
-        self.file = _released
-        if self._raw is not None:
-            self._raw.abort()
-            self._raw = None  # its slot in the table of readers, too
-
-
-class _Released(DataFile):
-    """What a closed ``Hold`` reads from: its root may be gone, so nothing."""
-
-    def __init__(self) -> None:
-        self.fd = -1
-        self.page_size = 0
-
-    def pread(self, count: int, offset: int) -> bytes:
-        raise EnvironmentFailure("the root of this reader was let go: it is closed")
-
-
-_released = _Released()
-
-
-class WriteTxn:
-    """The write transaction, a ``Reader`` that sees what it wrote. ``txnid`` is the id that its commit will have."""
-
-    def __init__(self, env: Env, raw: lmdb.Transaction[bytes]) -> None:
-        self.txnid = raw.id()
-        self._env = env
-        self._raw = raw
-        self._opened: dict[bytes, lmdb._Database] = {}  # in this transaction: lost when it aborts
-        self._ended = False
-
-    def get(self, name: bytes, key: bytes) -> bytes | None:
-        """Return the value at ``key`` in database ``name``; None when the key, or the database, is not there."""
-        handle = self._handle(name)
-        if handle is None or not key:
-            return None
-        try:
-            return self._raw.get(key, db=handle)
-        except lmdb.Error as error:
-            raise domain_error(error, self._env.path) from error
-
-    def scan(
-        self, name: bytes, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (key, value) for start <= key < stop in key order, or the same pairs from the last to the first.
-
-        Do not write to the same database before the scan has ended.
-        """
-        handle = self._handle(name)
-        if handle is None:
-            return
-        with translated(self._env.path), self._raw.cursor(handle) as cursor:
-            if reverse:
-                placed = cursor.last() if stop is None or not cursor.set_range(stop) else cursor.prev()
-                for key, value in cursor.iterprev() if placed else ():
-                    if key < start:
-                        return
-                    yield key, value
-            else:
-                placed = cursor.set_range(start) if start else cursor.first()
-                for key, value in cursor if placed else ():
-                    if stop is not None and key >= stop:
-                        return
-                    yield key, value
-
-    def create(self, names: Iterable[bytes]) -> None:
-        """Create the named databases that are not there yet; needed once before anything is put into them."""
-        with translated(self._env.path):
-            for name in names:
-                self._opened[name] = self._env.open_database(name, self._raw, create=True)
-
-    def put(self, name: bytes, key: bytes, value: bytes) -> None:
-        """Set the value at ``key`` (1 to 511 bytes) in a database that exists."""
-        try:
-            self._raw.put(key, value, db=self._existing(name))
-        except lmdb.Error as error:
-            raise domain_error(error, self._env.path) from error
-
-    def put_many(self, name: bytes, items: list[tuple[bytes, bytes]]) -> None:
-        """Set many values at once; in key order is fastest."""
-        with translated(self._env.path), self._raw.cursor(self._existing(name)) as cursor:
-            cursor.putmulti(items)
-
-    def delete(self, name: bytes, key: bytes) -> bool:
-        """Delete ``key``; return whether it was there."""
-        try:
-            return self._raw.delete(key, db=self._existing(name))
-        except lmdb.Error as error:
-            raise domain_error(error, self._env.path) from error
-
-    def commit(self) -> None:
-        """Commit now; ``Env.write`` does it at the end of its block. After an abort it does nothing."""
-        if self._ended:
-            return
-        self._ended = True
-        with translated(self._env.path):
-            self._raw.commit()
-        self._env.handles.update(self._opened)
-
-    def abort(self) -> None:
-        """Undo everything; after a commit, or twice, it does nothing."""
-        if not self._ended:
-            self._ended = True
-            self._raw.abort()
-
-    def _handle(self, name: bytes) -> lmdb._Database | None:
-        handle = self._opened.get(name) or self._env.handles.get(name)
-        if handle is None:
-            try:
-                handle = self._opened[name] = self._env.open_database(name, self._raw, create=False)
-            except lmdb.NotFoundError:
-                return None
-            except lmdb.Error as error:
-                raise domain_error(error, self._env.path) from error
-        return handle
-
-    def _existing(self, name: bytes) -> lmdb._Database:
-        handle = self._handle(name)
-        if handle is None:
-            raise EnvironmentFailure(f"{self._env.path}: there is no database {name.decode(errors='replace')!r}")
-        return handle
 
 
 def require_whole(file: DataFile) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cowfs.errors import InputError, NotADatabase, PlaceError, UnsupportedFormat
-from cowfs.pages.env import Env, WriteTxn
+from cowfs.pages.env import Env
 from cowfs.pages.reader import Reader
+from cowfs.pages.writetxn import WriteTxn
 from cowfs.store import changes
 from cowfs.store.db import Db
 from cowfs.store.layout import (

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from cowfs.errors import InputError, TransactionError
-from cowfs.pages.env import WriteTxn
+from cowfs.pages.writetxn import WriteTxn
 from cowfs.store.datom import Datom
 from cowfs.store.encoding import KEY_VALUE_MAX, decode, encode_ref, instant_of
 from cowfs.store.forms import ADD, CAS, RETRACT, RETRACT_ALL, RETRACT_ENTITY, FormReader, Op, form_error

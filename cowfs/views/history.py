@@ -8,7 +8,8 @@ time, which costs two reads of eight bytes.
 from __future__ import annotations
 
 from cowfs.errors import NotFound, ReadersFull
-from cowfs.pages.env import Env, Hold
+from cowfs.pages.env import Env
+from cowfs.pages.hold import Hold
 from cowfs.views.snapshot import Snapshot
 
 

@@ -22,7 +22,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from cowfs.errors import CowfsError, NotADatabase, NotFound
-from cowfs.pages.env import Env, Hold
+from cowfs.pages.env import Env
+from cowfs.pages.hold import Hold
 from cowfs.pages.image import Image, pages_in_use
 from cowfs.pages.tree import TreeReader
 from cowfs.store.db import Db

@@ -46,10 +46,8 @@ class Tree:
         return node
 
 
-class TopDirectory(Directory):
-    """The mount point itself."""
-
-    inode = _TOP
+class _Commits(Directory):
+    """A directory above those of the commits: it is as old as the newest of them."""
 
     def __init__(self, history: History, latest: Snapshot) -> None:
         self._history = history
@@ -58,6 +56,12 @@ class TopDirectory(Directory):
     def attributes(self) -> Attributes:
         """Return what stat(2) tells."""
         return Attributes(self._history.newest().mtime)
+
+
+class TopDirectory(_Commits):
+    """The mount point itself."""
+
+    inode = _TOP
 
     def child(self, name: str) -> Node:
         """Return ``live`` or ``snapshots``, or raise ``NotFound``."""
@@ -73,18 +77,10 @@ class TopDirectory(Directory):
             yield name, self.child(name)
 
 
-class SnapshotsDirectory(Directory):
+class SnapshotsDirectory(_Commits):
     """``snapshots/``: a directory for every commit that the history has, by txid, and ``latest``."""
 
     inode = _SNAPSHOTS
-
-    def __init__(self, history: History, latest: Snapshot) -> None:
-        self._history = history
-        self._latest = latest
-
-    def attributes(self) -> Attributes:
-        """Return what stat(2) tells."""
-        return Attributes(self._history.newest().mtime)
 
     def child(self, name: str) -> Node:
         """Return ``latest`` or the commit that ``name`` spells, or raise ``NotFound``."""

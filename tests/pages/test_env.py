@@ -26,8 +26,9 @@ from cowfs.errors import (
 )
 from cowfs.pages import env as env_module
 from cowfs.pages.check import check_pages
-from cowfs.pages.env import Env, Hold
+from cowfs.pages.env import Env
 from cowfs.pages.failure import domain_error
+from cowfs.pages.hold import Hold
 from cowfs.pages.image import pages_in_use
 from tests.commands import CHECKOUT, in_private_mounts, python
 

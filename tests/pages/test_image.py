@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from cowfs.errors import CorruptDatabase
 from cowfs.pages.check import check_pages
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.env import Env, Hold, require_whole
+from cowfs.pages.env import Env, require_whole
 from cowfs.pages.freelist import read_free_pages
+from cowfs.pages.hold import Hold
 from cowfs.pages.image import Image, pages_in_use
 from cowfs.pages.layout import META_SIZE, Root, parse_meta
 from cowfs.pages.reading import reading

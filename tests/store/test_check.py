@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cowfs import Store
 from cowfs.errors import CorruptDatabase
-from cowfs.pages.env import WriteTxn
 from cowfs.pages.reader import Reader
+from cowfs.pages.writetxn import WriteTxn
 from cowfs.store.check import check_store
 from cowfs.store.encoding import encode_bigint, encode_long, encode_ref, encode_text, key_value
 from cowfs.store.layout import State

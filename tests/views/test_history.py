@@ -6,7 +6,8 @@ import pytest
 
 from cowfs import Store
 from cowfs.errors import EnvironmentFailure, NotFound, ReadersFull
-from cowfs.pages.env import Env, Hold
+from cowfs.pages.env import Env
+from cowfs.pages.hold import Hold
 from cowfs.views.history import History
 from cowfs.views.snapshot import Snapshot
 from tests.commands import cowfs
