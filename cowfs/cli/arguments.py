@@ -48,11 +48,6 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False))
 
 
-def iso(instant: Any) -> str:
-    """Return an aware datetime in UTC as ISO 8601 with a Z."""
-    return str(instant.isoformat()).replace("+00:00", "Z")
-
-
 def _finite(text: str) -> float:
     number = float(text)
     if isinf(number):

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from cowfs.cli.arguments import AS_JSON, DATABASE, iso, print_json
-from cowfs.errors import NotADatabase
+from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
 from cowfs.mount import place
 from cowfs.pages.env import Env
 from cowfs.pages.freelist import read_free_pages
 from cowfs.pages.reading import reading
-from cowfs.store.db import Db
+from cowfs.store.db import store_at
+from cowfs.store.values import instant_text
 
 
 @click.command()
@@ -47,14 +47,13 @@ def _describe(database: Path) -> dict[str, Any]:
 
 
 def _store(reader: Any, txnid: int) -> dict[str, Any]:
-    try:
-        db = Db(reader, txnid)
-    except NotADatabase:
+    db = store_at(reader, txnid)
+    if db is None:
         return {"kind": "LMDB environment, not a cowfs store", "txid": txnid}
     return {
         "kind": "cowfs store, strict" if db.format.strict else "cowfs store",
         "txid": db.txid,
-        "instant": None if db.instant is None else iso(db.instant),
+        "instant": None if db.instant is None else instant_text(db.instant),
         "attributes": len(db.schema),
         "datoms": db.datom_count,
     }

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from cowfs.cli.arguments import AS_JSON, DATABASE, iso, parse_json, print_json, read_text, shown_path
+from cowfs.cli.arguments import AS_JSON, DATABASE, parse_json, print_json, read_text, shown_path
 from cowfs.store.store import Store
+from cowfs.store.values import instant_text
 
 
 @click.command()
@@ -25,13 +26,13 @@ def transact(database: Path, file: Path, as_json: bool) -> None:
         print_json(
             {
                 "txid": report.txid,
-                "instant": iso(report.instant),
+                "instant": instant_text(report.instant),
                 "tempids": {str(tempid): entity for tempid, entity in report.tempids.items()},
                 "datoms": [[datom.e, datom.a, datom.added] for datom in report.datoms],
             }
         )
         return
     added = sum(datom.added for datom in report.datoms)
-    click.echo(f"txid {report.txid}  {iso(report.instant)}  +{added} -{len(report.datoms) - added} datoms")
+    click.echo(f"txid {report.txid}  {instant_text(report.instant)}  +{added} -{len(report.datoms) - added} datoms")
     for tempid, entity in report.tempids.items():
         click.echo(f"{tempid} -> {entity}")

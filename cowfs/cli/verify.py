@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from cowfs.errors import DatabaseError, NotADatabase
+from cowfs.errors import DatabaseError
 from cowfs.pages.check import check_pages
 from cowfs.pages.tree import TreeReader
 from cowfs.store.check import check_store
-from cowfs.store.db import Db
+from cowfs.store.db import Db, store_at
 
 
 class Report(NamedTuple):
@@ -22,12 +22,10 @@ class Report(NamedTuple):
 def verify(reader: TreeReader, progress: Callable[[int], None]) -> Report:
     """Check the reader's root, which must be held. ``progress`` is called with numbers of pages done."""
     try:
-        db = Db(reader, reader.root.txnid)
-    except NotADatabase:
-        return Report(_pages(reader, progress), None)
+        db = store_at(reader, reader.root.txnid)
     except DatabaseError as error:
         return Report(_both(reader, progress, [str(error)]), None)
-    return Report(_both(reader, progress, []), db)
+    return Report(_pages(reader, progress) if db is None else _both(reader, progress, []), db)
 
 
 def _pages(reader: TreeReader, progress: Callable[[int], None]) -> Iterator[str]:

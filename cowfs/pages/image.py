@@ -46,8 +46,7 @@ class Image:
         length = min(len(buffer), self.size - offset)
         if length <= 0:
             return 0
-        if self._free is None:
-            self._prepare()
+        self.prepare()
         from_pages = min(length, self._pages_end - offset)
         if from_pages < length:  # the padding
             padding = max(from_pages, 0)
@@ -59,7 +58,8 @@ class Image:
     def prepare(self) -> None:
         """Parse the freelist now rather than at the first read. Raises ``CorruptDatabase`` when it is damaged."""
         if self._free is None:
-            self._prepare()
+            self._metas = pack_meta(self.root, 0) + pack_meta(self.root, 1)
+            self._free = read_free_pages(TreeReader(self._file, self.root))
 
     def chunks(self, chunk_size: int = 1 << 20) -> Iterator[memoryview]:
         """Yield the image from its beginning to its end in pieces; each is valid until the next one is asked for."""
@@ -68,11 +68,6 @@ class Image:
         while count := self.readinto(offset, buffer):
             yield buffer[:count]
             offset += count
-
-    def _prepare(self) -> None:
-        free = read_free_pages(TreeReader(self._file, self.root))
-        self._metas = pack_meta(self.root, 0) + pack_meta(self.root, 1)
-        self._free = free
 
     def _read_pages(self, offset: int, buffer: memoryview) -> None:
         """Fill ``buffer`` from ``offset`` on; all of it lies before the padding."""

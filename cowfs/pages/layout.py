@@ -44,7 +44,6 @@ NODE_SIZE: Final = NODE_HEADER.size
 META_SIZE: Final = 152
 MIN_PAGE_SIZE: Final = 512
 MAX_PAGE_SIZE: Final = 32768  # offsets in a page are u16, and one of them may be its end
-MAX_KEY_SIZE: Final = 511
 MAX_DEPTH: Final = 32  # CURSOR_STACK in mdb.c
 NO_PAGE: Final = 2**64 - 1
 

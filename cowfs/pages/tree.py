@@ -31,8 +31,10 @@ from cowfs.pages.layout import (
     LEAF,
     LEAF2,
     MAX_DEPTH,
+    META,
     NODE_HEADER,
     NODE_SIZE,
+    OVERFLOW,
     PAGE_HEADER,
     REVERSE_KEY,
     SUB_DATA,
@@ -145,7 +147,8 @@ class TreeReader:
         for pgno, page in self._leaves_of(record, start, stop, reverse=reverse):
             offsets = node_offsets(page, pgno)
             for offset in reversed(offsets) if reverse else offsets:
-                flags, key, size, data = parse_leaf_node(page, offset, pgno)
+                node = parse_leaf_node(page, offset, pgno)
+                flags, key, _size, data = node
                 if key < start:
                     if reverse:
                         return
@@ -153,7 +156,7 @@ class TreeReader:
                     if not reverse:
                         return
                 elif flags & BIG_DATA:
-                    yield key, self.value(LeafNode(flags, key, size, data), pgno)
+                    yield key, self.value(node, pgno)
                 else:
                     yield key, data
 
@@ -274,7 +277,7 @@ class TreeReader:
 
 def _is_leaf(page: bytes, pgno: int) -> bool:
     """Whether the page is a plain leaf (True) or a branch (False); anything else does not belong into a tree."""
-    flags = PAGE_HEADER.unpack_from(page, 0)[2] & (BRANCH | LEAF | LEAF2 | 0x0C)
+    flags = PAGE_HEADER.unpack_from(page, 0)[2] & (BRANCH | LEAF | LEAF2 | OVERFLOW | META)
     if flags == LEAF:
         return True
     if flags == BRANCH:

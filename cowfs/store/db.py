@@ -14,7 +14,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final, Literal
 
-from cowfs.errors import InputError, NotFound
+from cowfs.errors import InputError, NotADatabase, NotFound
 from cowfs.pages.reader import Reader
 from cowfs.store import documents, names
 from cowfs.store.datom import Datom
@@ -216,6 +216,14 @@ class Db:
         for e, aid, encoding, tx in records:
             name = names_by_key.get(aid) or documents.attribute_of(self.schema.by_key, aid, e).name
             yield Datom(e, name, decode(encoding), tx)
+
+
+def store_at(reader: Reader, txnid: int) -> Db | None:
+    """Return the database at a root as ``Db`` takes it, None when the environment is not a store. Raises the rest of it."""
+    try:
+        return Db(reader, txnid)
+    except NotADatabase:
+        return None
 
 
 def schema_json(db: Db) -> Mapping[str, Mapping[str, Any]]:

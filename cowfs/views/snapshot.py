@@ -21,12 +21,12 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import NamedTuple
 
-from cowfs.errors import CowfsError, NotADatabase, NotFound
+from cowfs.errors import CowfsError, NotFound
 from cowfs.pages.env import Env
 from cowfs.pages.hold import Hold
 from cowfs.pages.image import Image, pages_in_use
-from cowfs.pages.tree import TreeReader
-from cowfs.store.db import Db
+from cowfs.store.db import store_at
+from cowfs.store.values import instant_text
 from cowfs.views.node import Attributes, Directory, File, Node
 
 _SIZES = 256  # enough to tell commits of one second apart, and few enough blanks for a terminal
@@ -41,7 +41,7 @@ class Snapshot:
         self._hold = hold
         self._users = 1
         try:
-            self.db = _database(hold)
+            self.db = store_at(hold, hold.root.txnid)
             self.txid = self.root.txnid if self.db is None else self.db.txid
             self.instant = self._find_instant(env)
         except CowfsError:
@@ -82,7 +82,7 @@ class Snapshot:
         """The content of ``snapshot.json``."""
         document: dict[str, object] = {
             "txid": self.txid,
-            "instant": self.instant.isoformat().replace("+00:00", "Z"),
+            "instant": instant_text(self.instant),
             "pages": self.root.pages,
             "page_size": self.root.page_size,
             "bytes": self.image.size,
@@ -104,13 +104,19 @@ class Place(NamedTuple):
     frozen: bool
 
 
-class SnapshotDirectory(Directory):
-    """A snapshot as a directory of ``data.mdb``, ``snapshot.json`` and ``schema.json``."""
+class _Placed(Node):
+    """A node of a snapshot, at a place."""
+
+    snapshot: Snapshot
 
     def __init__(self, snapshot: Snapshot, place: Place) -> None:
-        self.snapshot: Snapshot = snapshot
+        self.snapshot = snapshot
         self.frozen = place.frozen
         self.inode = place.inode
+
+
+class SnapshotDirectory(_Placed, Directory):
+    """A snapshot as a directory of ``data.mdb``, ``snapshot.json`` and ``schema.json``."""
 
     def attributes(self) -> Attributes:
         """Return what stat(2) tells."""
@@ -133,13 +139,8 @@ class SnapshotDirectory(Directory):
                 yield name, self.child(name)
 
 
-class ImageFile(File):
+class ImageFile(_Placed, File):
     """``data.mdb``: the image of the snapshot's root."""
-
-    def __init__(self, snapshot: Snapshot, place: Place) -> None:
-        self.snapshot: Snapshot = snapshot
-        self.frozen = place.frozen
-        self.inode = place.inode
 
     def attributes(self) -> Attributes:
         """Return what stat(2) tells; the blocks are those of the pages in use."""
@@ -150,13 +151,11 @@ class ImageFile(File):
         return self.snapshot.image.readinto(offset, buffer)
 
 
-class TextFile(File):
+class TextFile(_Placed, File):
     """A small file whose whole content is at hand."""
 
     def __init__(self, snapshot: Snapshot, place: Place, content: bytes) -> None:
-        self.snapshot: Snapshot = snapshot
-        self.frozen = place.frozen
-        self.inode = place.inode
+        super().__init__(snapshot, place)
         self._content = content
 
     def attributes(self) -> Attributes:
@@ -169,14 +168,6 @@ class TextFile(File):
         piece = self._content[offset : offset + len(buffer)]
         buffer[: len(piece)] = piece
         return len(piece)
-
-
-def _database(reader: TreeReader) -> Db | None:
-    """Return the store at the reader's root; None when the environment is not ours. ``UnsupportedFormat`` passes."""
-    try:
-        return Db(reader, reader.root.txnid)
-    except NotADatabase:
-        return None
 
 
 def _document(content: object, txid: int) -> bytes:
