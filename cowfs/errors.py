@@ -11,12 +11,15 @@ The text of each is one line that a user can act on; ``mount`` gives each leaf a
     │   ├── SchemaError            an attribute's definition is wrong, or cannot be changed so
     │   ├── TransactionError       a form of the transaction data is wrong; names form, attribute, reason
     │   ├── NotFound               no such entity, attribute, snapshot or name
+    │   ├── WrongName              a snapshot cannot have that name
+    │   ├── NameTaken              a snapshot has that name already
     │   ├── ReadOnly               that path cannot be written
     │   └── PlaceError             a directory cannot be used for what was asked (mount point, target of a restore)
     └── SystemFailure              the machine said no
         ├── AccessDenied           no permission
         ├── DiskFull               no room left; nothing was committed
         ├── ReadersFull            all reader slots of the environment are taken
+        ├── Busy                   somebody else is writing just now; try again
         ├── EnvironmentFailure     LMDB or the operating system failed in another way
         └── MountError             FUSE could not mount or unmount
 """
@@ -72,6 +75,14 @@ class NotFound(InputError):
     """There is no such entity, attribute, snapshot or name."""
 
 
+class WrongName(InputError):
+    """A snapshot cannot have that name."""
+
+
+class NameTaken(InputError):
+    """A snapshot has that name already."""
+
+
 class ReadOnly(InputError):
     """That path cannot be written."""
 
@@ -94,6 +105,10 @@ class DiskFull(SystemFailure):
 
 class ReadersFull(SystemFailure):
     """All reader slots of the environment are taken."""
+
+
+class Busy(SystemFailure):
+    """Somebody else is writing just now; try again."""
 
 
 class EnvironmentFailure(SystemFailure):

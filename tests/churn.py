@@ -118,11 +118,14 @@ def contents(path: Path) -> tuple[int, str]:
     """Return txid and digest of the directory ``path`` with a database of either kind, read by cowfs's own reader."""
     with reading(path) as reader:
         if reader.get(b"cowfs", b"format") is not None:
-            documents = Db(reader, reader.root.txnid).export()
-            items = {entity[":item/key"]: entity[":item/text"] for entity in documents}
-        else:
-            items = {key.decode(): text.decode() for name in _PLAIN for key, text in reader.scan(name)}
+            return reader.root.txnid, digest_in(Db(reader, reader.root.txnid))
+        items = {key.decode(): text.decode() for name in _PLAIN for key, text in reader.scan(name)}
         return reader.root.txnid, digest_of(items)
+
+
+def digest_in(db: Db) -> str:
+    """Return the digest of a commit of a store."""
+    return digest_of({entity[":item/key"]: entity[":item/text"] for entity in db.export()})
 
 
 def require_sound(path: Path) -> None:

@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from math import isinf
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from cowfs.errors import InputError
+from cowfs.store.retention import Retention
+from cowfs.units import parse_bytes, parse_duration
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def duration(text: str) -> int:
+    """Return the seconds that an option says; for ``type``."""
+    return _number(parse_duration, text)
+
+
+def amount(text: str) -> int:
+    """Return the bytes that an option says; for ``type``."""
+    return _number(parse_bytes, text)
+
 
 DATABASE = click.argument("database", metavar="DB", type=click.Path(readable=False, path_type=Path))
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def bounds_options(command: Command) -> Command:
+    """Give a command the options ``commits``, ``age`` and ``size``, for ``changed``; each None when it is not given."""
+    for option in (
+        click.option("--bytes", "size", metavar="AMOUNT", type=amount, help="History may take up so much, like 2GiB."),
+        click.option("--age", metavar="DURATION", type=duration, help="What was so long ago can still be seen, like 7d."),
+        click.option("--commits", metavar="N", type=click.IntRange(0), help="Commits kept behind the newest."),
+    ):
+        command = option(command)
+    return command
+
+
+def changed(bounds: Retention, commits: int | None, age: int | None, size: int | None) -> Retention:
+    """Return ``bounds`` with those that are given."""
+    given = {"commits": commits, "age": age, "size": size}
+    try:
+        return replace(bounds, **{name: value for name, value in given.items() if value is not None})
+    except InputError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -46,6 +83,13 @@ def shown_path(path: Path) -> str:
 def print_json(document: Any) -> None:
     """Print one JSON document, with sorted keys."""
     click.echo(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False))
+
+
+def _number(parse: Callable[[str], int], text: str) -> int:
+    try:
+        return parse(text)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _finite(text: str) -> float:

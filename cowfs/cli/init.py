@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from cowfs.cli.arguments import DATABASE, parse_json, read_text
+from cowfs.cli.arguments import DATABASE, bounds_options, changed, parse_json, read_text
 from cowfs.errors import SchemaError
+from cowfs.store.retention import DEFAULT_RETENTION
 from cowfs.store.store import Store
 
 
@@ -20,10 +21,18 @@ from cowfs.store.store import Store
     help="JSON file with the attributes.",
 )
 @click.option("--strict", is_flag=True, help="Refuse attributes that the schema does not declare.")
-def init(database: Path, schema_file: Path | None, strict: bool) -> None:
-    """Make an empty database in the new (or empty) directory DB."""
+@bounds_options
+def init(
+    database: Path, schema_file: Path | None, strict: bool, commits: int | None, age: int | None, size: int | None
+) -> None:
+    """Make an empty database in the new (or empty) directory DB.
+
+    The bounds say how much of its history it keeps: a commit is given up when any of them is exceeded, by default 10,000
+    commits, 7 days or 1 GiB. `cowfs retain` changes them.
+    """
     schema = {} if schema_file is None else parse_json(read_text(schema_file), str(schema_file))
     if not isinstance(schema, dict):
         raise SchemaError(f"{schema_file}: a schema is a map from attributes to their properties")
-    with Store.create(database, schema, strict=strict) as store:
+    retention = changed(DEFAULT_RETENTION, commits, age, size)
+    with Store.create(database, schema, strict=strict, retention=retention) as store:
         click.echo(f"{database}: a new database with {len(store.schema)} attributes")

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from cowfs import __version__
-from cowfs.cli import check, demo, export, imports, init, mount, restore, status, transact
-from cowfs.errors import CowfsError, NotFound, PlaceError
+from cowfs.cli import check, demo, export, imports, init, log, mount, restore, retain, snapshot, status, transact
+from cowfs.errors import CowfsError, NameTaken, NotFound, PlaceError, WrongName
 
-_WRONG_COMMAND = (PlaceError, NotFound)
+_WRONG_COMMAND = (PlaceError, NotFound, WrongName, NameTaken)
+
+
+class _Complaints(logging.Handler):
+    """What the library warns of, one line each on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        click.echo(f"cowfs: {record.getMessage()}", err=True)
+
+
+@contextmanager
+def _complaints() -> Iterator[None]:
+    handler = _Complaints(logging.WARNING)
+    logger = logging.getLogger("cowfs")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 class _Commands(click.Group):
@@ -28,6 +50,11 @@ class _Commands(click.Group):
         except CowfsError as error:
             click.echo(f"cowfs: {error}", err=True)
             sys.exit(2 if isinstance(error, _WRONG_COMMAND) else 1)
+        except click.MissingParameter:
+            raise
+        except click.BadParameter as error:
+            click.echo(f"cowfs: {error.format_message()}", err=True)
+            sys.exit(error.exit_code)
         except RecursionError:
             click.echo("cowfs: the JSON is nested too deeply", err=True)
             sys.exit(1)
@@ -35,8 +62,11 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="cowfs")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """A datom store in LMDB whose every commit is a directory."""
+    if context.invoked_subcommand != "mount":  # which has a log
+        context.with_resource(_complaints())
 
 
 for command in (
@@ -44,6 +74,9 @@ for command in (
     transact.transact,
     imports.import_,
     export.export,
+    log.log,
+    snapshot.snapshot,
+    retain.retain,
     mount.mount,
     mount.umount,
     status.status,

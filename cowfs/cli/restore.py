@@ -12,9 +12,9 @@ import click
 from cowfs.cli.progress import progress_bar
 from cowfs.cli.verify import verify
 from cowfs.errors import AccessDenied, CorruptDatabase, PlaceError
-from cowfs.pages.env import sync_directory
 from cowfs.pages.failure import translated
 from cowfs.pages.image import Image
+from cowfs.pages.locktable import sync_directory
 from cowfs.pages.reading import reading
 
 

@@ -2,52 +2,72 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
+from cowfs.cli.history import (
+    bounds_text,
+    commit_text,
+    commits_text,
+    describe,
+    event_text,
+    opened,
+    reader_text,
+    snapshot_text,
+)
+from cowfs.cli.table import print_lines
 from cowfs.mount import place
-from cowfs.pages.env import Env
 from cowfs.pages.freelist import read_free_pages
-from cowfs.pages.reading import reading
-from cowfs.store.db import store_at
+from cowfs.store.db import Db
 from cowfs.store.values import instant_text
+from cowfs.units import bytes_text, duration_text, exact_bytes_text
+
+_EVENTS_SHOWN = 5
+_UNKNOWN = "unknown: no permission to see that (lock.mdb)"
 
 
 @click.command()
 @DATABASE
 @AS_JSON
 def status(database: Path, as_json: bool) -> None:
-    """Tell what DB holds, how large it is, who reads it and where it is mounted."""
-    document = _describe(database)
+    """Tell what DB holds, how large it is, what it retains, who reads it and where it is mounted.
+
+    With --json, for a monitor: `history.newest.age` and `history.snapshots[-1].age` are in seconds.
+    """
+    now = datetime.now(timezone.utc)
+    document = _describe(database, now)
     if as_json:
         print_json(document)
-        return
-    for name, lines in _for_people(document).items():
-        for number, line in enumerate(lines):
-            click.echo(f"{name if number == 0 else '':<12} {line}")
+    else:
+        print_lines(_for_people(document, now))
 
 
-def _describe(database: Path) -> dict[str, Any]:
-    with reading(database) as reader:
-        root = reader.root
-        free = len(read_free_pages(reader))
-        document: dict[str, Any] = {"database": str(database.resolve()), **_store(reader, root.txnid)}
-        document["size"] = {
-            "file_bytes": reader.file.size(),
-            "page_bytes": root.page_size,
-            "pages": root.pages,
-            "free_pages": free,
+def _describe(database: Path, now: datetime) -> dict[str, Any]:
+    with opened(database, costs=True) as source:
+        reader = source.reader
+        history = describe(source, now)
+        held = 0 if history is None else history["bytes"] // reader.root.page_size
+        return {
+            "database": str(database.resolve()),
+            **_store(source.db, reader.root.txnid),
+            "size": {
+                "file_bytes": reader.file.size(),
+                "page_bytes": reader.root.page_size,
+                "pages": reader.root.pages,
+                "history_pages": held,
+                "free_pages": len(read_free_pages(reader)) - held,
+            },
+            "history": history,
+            "readers": source.readers(),
+            "mounts": [str(mount.point) for mount in place.mounts_of(database)],
         }
-    document["readers"] = _readers(database, root.txnid)
-    document["mounts"] = [str(mount.point) for mount in place.mounts_of(database)]
-    return document
 
 
-def _store(reader: Any, txnid: int) -> dict[str, Any]:
-    db = store_at(reader, txnid)
+def _store(db: Db | None, txnid: int) -> dict[str, Any]:
     if db is None:
         return {"kind": "LMDB environment, not a cowfs store", "txid": txnid}
     return {
@@ -59,25 +79,33 @@ def _store(reader: Any, txnid: int) -> dict[str, Any]:
     }
 
 
-def _readers(database: Path, newest: int) -> list[dict[str, int]]:
-    """Return who holds which commit; commits behind the newest keep pages from being used again."""
-    if not (database / "lock.mdb").exists():
-        return []
-    with Env.open(database, readonly=True) as env:
-        return [{"pid": pid, "txnid": txnid, "behind": max(newest - txnid, 0)} for pid, txnid in env.readers()]
-
-
-def _for_people(document: dict[str, Any]) -> dict[str, list[str]]:
+def _for_people(document: dict[str, Any], now: datetime) -> dict[str, list[str]]:
     """Return the document as lines under headings."""
-    size = document["size"]
+    size, history = document["size"], document["history"]
     lines = {name: [str(value)] for name, value in document.items() if isinstance(value, str | int)}
-    lines["size"] = [
-        f"{size['file_bytes'] / 2**20:,.1f} MiB on disk, {size['pages']:,} pages of {size['page_bytes']} bytes,"
-        f" {size['free_pages']:,} of them free"
-    ]
-    lines["readers"] = [
-        f"process {reader['pid']} holds commit {reader['txnid']}, {reader['behind']} behind the newest"
-        for reader in document["readers"]
-    ] or ["none"]
+    kept, free = size["history_pages"], size["free_pages"]
+    pages = f"{size['pages'] - kept - free:,} in use, {f'{kept:,} of history, ' if kept else ''}{free:,} free"
+    lines["size"] = [f"{bytes_text(size['file_bytes'])}, {size['pages']:,} pages of {size['page_bytes']} bytes: {pages}"]
+    if history is not None:
+        if history["newest"]["instant"] is not None:
+            lines["instant"] = [f"{history['newest']['instant']}, {duration_text(history['newest']['age'])} ago"]
+        lines |= _history_for_people(history, now)
+    elif "attributes" in document:
+        lines["history"] = [_UNKNOWN]
+    readers = document["readers"]
+    lines["readers"] = [_UNKNOWN] if readers is None else [reader_text(reader) for reader in readers] or ["none"]
     lines["mounts"] = document["mounts"] or ["none"]
     return lines
+
+
+def _history_for_people(history: dict[str, Any], now: datetime) -> dict[str, list[str]]:
+    held = f", which hold {exact_bytes_text(history['bytes'])}" if history["commits"] > 1 else ""
+    return {
+        "history": [
+            commits_text(history["commits"]) + held,
+            f"oldest: {commit_text(history['oldest'])}",
+            f"bounds: {bounds_text(history['bounds'])}",
+        ],
+        "snapshots": [snapshot_text(item, now) for item in history["snapshots"]] or ["none"],
+        "events": [event_text(event) for event in history["events"][-_EVENTS_SHOWN:]] or ["none"],
+    }

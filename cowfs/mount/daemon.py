@@ -20,7 +20,7 @@ from cowfs.mount import place
 from cowfs.mount.filesystem import Filesystem
 from cowfs.mount.housekeeper import Housekeeper
 from cowfs.pages.env import Env
-from cowfs.views.history import History
+from cowfs.views.history import open_history
 from cowfs.views.tree import Tree
 
 log = logging.getLogger("cowfs.mount")
@@ -35,7 +35,7 @@ _NOT_FOR_FUSE_PREFIXES = ("x-", "comment=")
 
 @dataclass(frozen=True)
 class MountOptions:
-    """How to mount: how many commits keep a directory behind the newest, and options for libfuse, as ``-o`` gives them."""
+    """How to mount: how many commits of an environment that is no store keep a directory, and options for libfuse."""
 
     keep: int = DEFAULT_KEEP
     fuse: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ def serve(database: Path, point: Path, options: MountOptions, ready: Callable[[]
     place.prepare(point, database)
     env = open_for_mount(database)
     try:
-        history = History(env, options.keep)
+        history = open_history(env, options.keep)
         try:
             _serve(Tree(history), env, point, options, ready)
         finally:

@@ -6,10 +6,11 @@ fusepy is the binding; its methods are overridden where a copy or an object for 
 1. No exception leaves an operation other than as an errno from the one table; what nobody foresaw is EIO and a traceback
    in the log. (fusepy's own wrapper returns stale memory for some exceptions, which tools then store as a file's content.)
 2. One node is made for each request, and bound to a handle at open: everything read through a handle is of one commit.
-3. Paths that show another commit later (live, snapshots/latest) are opened with direct_io, and the kernel may remember no
-   attribute: libfuse has one node, one page cache and one size for a path. Frozen paths keep their cache: they never change.
-4. Every operation that would change something answers EROFS; those that are not here are unknown to the kernel, which asks
-   once (extended attributes by name, locks) and then never again.
+3. Paths that may show another commit while they are open (live, snapshots/latest) are opened with direct_io, and the kernel
+   may remember no attribute: libfuse has one node, one page cache and one size for a path. Frozen paths keep their cache:
+   they never change; the cache of a named one is begun anew when it is opened.
+4. Every operation that would change something answers EROFS, but mkdir and rmdir of a name in snapshots/; those that are
+   not here are unknown to the kernel, which asks once (extended attributes by name, locks) and then never again.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import ctypes
 import errno
 import logging
 import os
+import pwd
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ctypes import addressof
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -29,34 +31,37 @@ from typing import Any
 
 from fuse import FUSE, _libfuse, c_stat
 
-from cowfs.errors import EnvironmentFailure, NotFound, ReadOnly
+from cowfs.errors import Busy, EnvironmentFailure, NameTaken, NotFound, ReadOnly, WrongName
 from cowfs.mount.errnos import errno_of
 from cowfs.mount.process import ProcessIds
 from cowfs.mount.walks import Walks
 from cowfs.pages.env import Env
-from cowfs.views.node import Directory, File, Node
+from cowfs.views.node import Directory, Entry, File, Node, Stability
+from cowfs.views.snapshot import Snapshot
 from cowfs.views.tree import Tree
 
 log = logging.getLogger("cowfs.mount")
 
-_LATEST = b"/snapshots/latest"
 _READING = ("getattr", "open", "read", "release", "opendir", "readdir", "releasedir", "listxattr", "statfs", "init")
 _CHANGING = (
     "mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link", "chmod", "chown", "truncate", "write", "create",
     "utimens",
 )  # fmt: skip
 _EXPECTED = frozenset({errno.ENOENT, errno.EROFS, errno.ENOTDIR})  # answers, not failures
+_ANSWERS = (WrongName, NameTaken, Busy)
 _COMPLAIN_EVERY = 60.0  # seconds
 _MOST_COMPLAINTS = 1000
 
 
 @dataclass
 class Handle:
-    """An open file or directory: its node, and the process that opened it."""
+    """An open file or directory: its node, its snapshot, the process that opened it, and how far a directory was listed."""
 
     node: Node
+    snapshot: Snapshot | None
     pid: int
-    entries: list[tuple[bytes, Node]] = field(default_factory=list)
+    listed: list[Entry] = field(default_factory=list)
+    rest: Iterator[Entry] | None = None
 
 
 class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
@@ -97,7 +102,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
                 return operation(*arguments) or 0
         except BaseException as error:
             number = errno_of(error)
-            if number not in _EXPECTED:
+            if number not in _EXPECTED and not isinstance(error, _ANSWERS):
                 filesystem.complain(operation.__name__, error)
             return -number
 
@@ -167,9 +172,9 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         pid = self._caller()
         node = self._node(path, pid)
         fields.fh = self._new_handle(node, pid)
-        if node.frozen:
+        if node.stability is Stability.FROZEN:
             fields.keep_cache = 1
-        else:
+        elif node.stability is Stability.MOVING:
             fields.direct_io = 1
 
     def read(self, _path: bytes | None, buffer: Any, size: int, offset: int, info: Any) -> int:
@@ -190,25 +195,24 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
     def opendir(self, path: bytes, info: Any) -> None:
         """List a directory; from now on the process walks its commit."""
         pid = self._caller()
-        if path == _LATEST:
-            self.walks.list_latest(pid)
         node = self._node(path, pid)
         assert isinstance(node, Directory)  # noqa: S101 - the kernel has asked getattr
-        if node.snapshot is not None and node.frozen:
+        if node.moving is not None:
+            self.walks.list_moving(pid, node.moving, lambda: self._unbound(path))
+            node = self._node(path, pid)
+        elif node.stability is not Stability.MOVING and node.snapshot is not None:
             self.walks.list_snapshot(pid, node.snapshot)
         info.contents.fh = self._new_handle(node, pid)
 
     def readdir(self, _path: bytes | None, buffer: Any, filler: Any, offset: int, info: Any) -> None:
         """Give the entries from ``offset`` on, each with its type, until the buffer is full."""
         handle = self._handles[info.contents.fh]
-        if not handle.entries:
-            handle.entries = self._list(handle.node)
-        entry = c_stat()
-        for index in range(offset, len(handle.entries)):
-            name, node = handle.entries[index]
-            entry.st_ino = node.inode
-            entry.st_mode = stat.S_IFDIR if isinstance(node, Directory) else stat.S_IFREG
-            if filler(buffer, name, entry, index + 1):
+        shown = c_stat()
+        while (entry := self._entry(handle, offset)) is not None:
+            shown.st_ino = entry.inode
+            shown.st_mode = stat.S_IFDIR if entry.directory else stat.S_IFREG
+            offset += 1
+            if filler(buffer, entry.name.encode(errors="surrogateescape"), shown, offset):
                 break
 
     def releasedir(self, _path: bytes | None, info: Any) -> None:
@@ -220,8 +224,16 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
     def _refuse(self, *_: Any) -> None:
         raise ReadOnly("a snapshot cannot be written")
 
-    mknod = mkdir = unlink = rmdir = symlink = rename = link = chmod = chown = truncate = ftruncate = _refuse
+    mknod = unlink = symlink = rename = link = chmod = chown = truncate = ftruncate = _refuse
     write = create = utimens = _refuse
+
+    def mkdir(self, path: bytes, _mode: int) -> None:
+        """Make a named snapshot of the newest commit, where only those can be made."""
+        self._tree.make(_text(path), self._user())
+
+    def rmdir(self, path: bytes) -> None:
+        """Give the name of a named snapshot back."""
+        self._tree.remove(_text(path))
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -229,20 +241,43 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         """Return the id of the process whose request this is."""
         return self._processes.of(self._context.contents.pid)
 
+    def _user(self) -> str:
+        """Return the name of the user whose request this is."""
+        number = self._context.contents.uid
+        try:
+            return pwd.getpwuid(number).pw_name
+        except KeyError:
+            return str(number)
+
     def _node(self, path: bytes, pid: int) -> Node:
-        node = self._tree.node(path.decode(errors="surrogateescape"), self.walks.latest(pid))
-        if node.snapshot is not None and path != _LATEST:
-            self.walks.use(pid, node.snapshot)
+        node = self._tree.node(_text(path), lambda name, resolve: self.walks.sees(pid, name, resolve))
+        if node.txid is not None and not (isinstance(node, Directory) and node.moving is not None):
+            self.walks.use(pid, node.txid)
         return node
 
-    def _list(self, node: Node) -> list[tuple[bytes, Node]]:
+    def _unbound(self, path: bytes) -> Snapshot:
+        """Return what a moving directory shows to a process that is not bound."""
+        snapshot = self._tree.node(_text(path)).snapshot
+        assert snapshot is not None  # noqa: S101 - what moves is a snapshot
+        return snapshot
+
+    @staticmethod
+    def _entry(handle: Handle, number: int) -> Entry | None:
+        """Return an entry of the listing, which is made as far as it is asked for; None at its end."""
+        node = handle.node
         assert isinstance(node, Directory)  # noqa: S101 - only directories are listed
-        entries: list[tuple[bytes, Node]] = [(b".", node), (b"..", node)]
         try:
-            entries += [(os.fsencode(name), child) for name, child in node.children()]
+            if handle.rest is None:
+                handle.listed = [Entry(".", node.inode, directory=True), Entry("..", node.inode, directory=True)]
+                handle.rest = node.entries()
+            while len(handle.listed) <= number:
+                entry = next(handle.rest, None)
+                if entry is None:
+                    return None
+                handle.listed.append(entry)
         except NotFound as error:  # the C library takes ENOENT from a listing for its end: rsync --delete would empty a copy
             raise EnvironmentFailure(f"a directory cannot be listed: {error}") from error
-        return entries
+        return handle.listed[number]
 
     def _fill(self, result: Any, node: Node) -> None:
         """Fill a struct stat, which libfuse has zeroed."""
@@ -264,18 +299,23 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         result.st_atimespec.tv_sec = result.st_mtimespec.tv_sec = result.st_ctimespec.tv_sec = attributes.mtime
 
     def _new_handle(self, node: Node, pid: int) -> int:
+        snapshot = node.snapshot
         self._last_handle += 1
-        self._handles[self._last_handle] = Handle(node, pid)
-        if node.snapshot is not None:
-            node.snapshot.retain()
-            self.walks.opened(pid, node.snapshot)
+        self._handles[self._last_handle] = Handle(node, snapshot, pid)
+        if snapshot is not None:
+            snapshot.retain()
+            self.walks.opened(pid, snapshot)
         return self._last_handle
 
     def _end_handle(self, number: int) -> None:
         handle = self._handles.pop(number)
-        if handle.node.snapshot is not None:
-            self.walks.closed(handle.pid, handle.node.snapshot)
-            handle.node.snapshot.release()
+        if handle.snapshot is not None:
+            self.walks.closed(handle.pid, handle.snapshot)
+            handle.snapshot.release()
+
+
+def _text(path: bytes) -> str:
+    return path.decode(errors="surrogateescape")
 
 
 def _as_latin_1(text: str) -> str:

@@ -1,10 +1,11 @@
 """``Walks``: which commits each process is walking, so that what it copies is of one commit and stays while it looks.
 
-1. A process that lists ``snapshots/latest`` is bound to the commit that is newest then. It sees that one under ``latest``
-   until it ends, lists ``latest`` again, or leaves that commit alone for 60 s. A tool may list the directory more than once
-   in one walk (borg does): listing it again while a file in there is open, or within a second of the process's last use of
-   one, keeps the binding. Looking at ``latest`` itself is no use: the kernel does so on the way to every listing.
-2. A process that lists a directory of a frozen commit holds that commit as long.
+1. A process that lists ``snapshots/latest``, or another directory that moves with time (``at/...``, ``ago/...``), is bound
+   to the commit that it shows then. It sees that one there until it ends, lists the directory again, or leaves that commit
+   alone for 60 s. A tool may list the directory more than once in one walk (borg does): listing it again while a file in
+   there is open, or within a second of the process's last use of one, keeps the binding. Looking at the directory itself is
+   no use: the kernel does so on the way to every listing.
+2. A process that lists a directory of a commit holds that commit as long; of more than 256, the last 256 that it used.
 3. An open file is in use all the time: reading a large file makes no other call for minutes.
 4. A process that has listed nothing sees the newest commit at each call. In ``live`` every process does, so listing that
    holds nothing.
@@ -15,6 +16,7 @@ In a local ``rsync -a`` one process lists, stats and opens everything in the sou
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cowfs.mount.process import Process
@@ -22,7 +24,8 @@ from cowfs.views.history import History
 from cowfs.views.snapshot import Snapshot
 
 _IDLE = 60.0  # seconds after which a process has left a commit that it does not use
-_SAME_WALK = 1.0  # seconds within which listing latest again belongs to the same walk
+_MOST_HELD = 256  # commits for one process, beside those of which it has files open
+_SAME_WALK = 1.0  # seconds within which listing the same again belongs to the same walk
 
 
 @dataclass
@@ -41,7 +44,7 @@ class _Held:
 class _Walk:
     process: Process
     held: dict[int, _Held] = field(default_factory=dict)  # by txid
-    latest: _Held | None = None  # the one of them that the process is bound to
+    bound: dict[str, _Held] = field(default_factory=dict)  # those of them that it sees in moving directories, by name
 
 
 class Walks:
@@ -51,22 +54,22 @@ class Walks:
         self._history = history
         self._walks: dict[int, _Walk] = {}
 
-    def latest(self, pid: int) -> Snapshot:
-        """Return what ``snapshots/latest`` is to the process."""
+    def sees(self, pid: int, name: str, resolve: Callable[[], Snapshot]) -> Snapshot:
+        """Return what the moving directory ``name`` shows to the process; ``resolve`` finds it for one that is not bound."""
         walk = self._walk(pid)
-        if walk is None or walk.latest is None:
-            return self._history.newest()
-        return walk.latest.snapshot
+        held = None if walk is None else walk.bound.get(name)
+        return resolve() if held is None else held.snapshot
 
-    def list_latest(self, pid: int) -> None:
-        """The process lists ``snapshots/latest``: bind it, or keep its binding."""
+    def list_moving(self, pid: int, name: str, resolve: Callable[[], Snapshot]) -> None:
+        """The process lists the moving directory ``name``: bind it, or keep its binding."""
         walk = self._walk(pid, begin=True)
         if walk is None:
             return
         now = time.monotonic()
-        if walk.latest is None or not walk.latest.in_use(now - _SAME_WALK):
-            walk.latest = self._hold(walk, self._history.newest())
-        walk.latest.used = now
+        held = walk.bound.get(name)
+        if held is None or not held.in_use(now - _SAME_WALK):
+            held = walk.bound[name] = self._hold(walk, resolve())
+        held.used = now
 
     def list_snapshot(self, pid: int, snapshot: Snapshot) -> None:
         """The process lists a directory of ``snapshot``: hold it for the process."""
@@ -74,19 +77,19 @@ class Walks:
         if walk is not None:
             self._hold(walk, snapshot)
 
-    def use(self, pid: int, snapshot: Snapshot) -> None:
-        """Note that the process has asked for something of ``snapshot``."""
-        self._find(pid, snapshot)
+    def use(self, pid: int, txid: int) -> None:
+        """Note that the process has asked for something of the commit ``txid``."""
+        self._find(pid, txid)
 
     def opened(self, pid: int, snapshot: Snapshot) -> None:
         """The process has opened a file of ``snapshot``; each call needs its ``closed``."""
-        held = self._find(pid, snapshot)
+        held = self._find(pid, snapshot.txid)
         if held is not None:
             held.open_files += 1
 
     def closed(self, pid: int, snapshot: Snapshot) -> None:
         """A file of ``snapshot`` that the process had opened was closed."""
-        held = self._find(pid, snapshot)
+        held = self._find(pid, snapshot.txid)
         if held is not None and held.open_files:
             held.open_files -= 1
 
@@ -115,10 +118,10 @@ class Walks:
             return self._begin(pid)
         return walk
 
-    def _find(self, pid: int, snapshot: Snapshot) -> _Held | None:
-        """Return what is held of ``snapshot`` for the process, noted as used now; None when nothing is."""
+    def _find(self, pid: int, txid: int) -> _Held | None:
+        """Return what is held of a commit for the process, noted as used now; None when nothing is."""
         walk = self._walk(pid)
-        held = None if walk is None else walk.held.get(snapshot.txid)
+        held = None if walk is None else walk.held.get(txid)
         if held is not None:
             held.used = time.monotonic()
         return held
@@ -139,16 +142,19 @@ class Walks:
         for txid in list(walk.held):
             self._let_go(walk, txid)
 
-    @staticmethod
-    def _hold(walk: _Walk, snapshot: Snapshot) -> _Held:
+    def _hold(self, walk: _Walk, snapshot: Snapshot) -> _Held:
         held = walk.held.get(snapshot.txid)
         if held is None:
             held = walk.held[snapshot.txid] = _Held(snapshot.retain(), time.monotonic())
+            if len(walk.held) > _MOST_HELD:
+                idle = [txid for txid, other in walk.held.items() if not other.open_files and other is not held]
+                if idle:
+                    self._let_go(walk, min(idle, key=lambda txid: walk.held[txid].used))
         return held
 
     @staticmethod
     def _let_go(walk: _Walk, txid: int) -> None:
         held = walk.held.pop(txid)
-        if walk.latest is held:
-            walk.latest = None
+        for name in [name for name, bound in walk.bound.items() if bound is held]:
+            del walk.bound[name]
         held.snapshot.release()

@@ -6,10 +6,11 @@ Rules it keeps (each was learned by losing data in an experiment):
 2. Open after forking, never before: the locks are not inherited. A use after a fork is refused.
 3. The map is huge from the start (1 TiB of address space) and is never resized.
 4. A file is validated by our own parser before LMDB maps it: LMDB trusts its file, and a short one is a SIGBUS.
-5. A root is captured without the write lock: a read transaction first, so that its pages stay, then the meta page; it is
-   believed when its id is the transaction's, and a transaction begun after that has the same: so no commit can have been
-   rewriting the page. (A newer id in the other meta page proves less: it stands there before its commit has ended, and a
-   writer may be put to sleep, or killed, in between.)
+5. A root is captured without the write lock, as LMDB's own readers do it: first the slot in the table of readers, at the
+   commit that the table announces, then the meta page; it is believed when the table still announces the same commit after
+   that, so no later one can have been rewriting the page. (A newer id in the other meta page proves less: it stands there
+   before its commit has ended, and a writer may be put to sleep, or killed, in between.)
+6. All that a process holds is held by one slot of the table (``locktable``), at the oldest root of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,17 +26,21 @@ import lmdb
 
 from cowfs.errors import (
     AccessDenied,
+    Busy,
     CorruptDatabase,
     EnvironmentFailure,
     InputError,
     NotADatabase,
     PlaceError,
+    ReadersFull,
 )
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.failure import domain_error, translated
 from cowfs.pages.freelist import read_free_pages
-from cowfs.pages.hold import Hold
-from cowfs.pages.layout import META_SIZE, Root
+from cowfs.pages.hold import Hold, Holds
+from cowfs.pages.layout import Root
+from cowfs.pages.locktable import IDLE, PIN, LockTable, sync_directory
+from cowfs.pages.roots import Roots
 from cowfs.pages.tree import TreeReader
 from cowfs.pages.writetxn import WriteTxn
 
@@ -43,6 +48,7 @@ _MAP_SIZE = 1 << 40
 _MAX_READERS = 510  # what the first opener fixes; 64 bytes each in lock.mdb
 _MAX_DATABASES = 32
 _CAPTURES_BESIDE_WRITERS = 64
+_SHORTLY = 0.002  # seconds
 _EVICT_EVERY = 5.0  # seconds between looks for reader slots whose process died: until they are freed, the file only grows
 
 
@@ -62,14 +68,23 @@ class Env:
         self.handles: dict[bytes, lmdb._Database] = {}  # of the named databases, for write transactions
         self._inode = os.fstat(self.file.fd).st_ino
         self._evicted = 0.0
+        self._table = LockTable(path)
         try:
             require_whole(self.file)
             self._lmdb = self._open_lmdb()
-            self._give_lock_to_owner()
-            self._settle()
         except BaseException:
+            self._table.keep()
             self.file.close()
             raise
+        try:
+            self._give_lock_to_owner()
+            self._attach()
+            self._settle()
+        except BaseException:
+            self._close()
+            raise
+        self._holds = Holds(self._publish)
+        self.roots = Roots(self.file, self._table, durable=durable)
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool = False, durable: bool = True) -> Env:
@@ -128,29 +143,29 @@ class Env:
             if self._users == 0:
                 for key in [key for key, env in self._open.items() if env is self]:
                     del self._open[key]
-                self._lmdb.close()
-                self.file.close()
+                self._close()
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def hold(self) -> Hold:
-        """Capture the newest root and hold it, without waiting for a writer. Raises ``ReadersFull``.
+    def hold(self, txnid: int | None = None) -> Hold:
+        """Hold the newest root, or the retained one of ``txnid``, without waiting for a writer.
 
-        The hold, and every page of its root, lasts until it is closed or dropped.
+        The hold, and every page of its root, lasts until it is closed or dropped. Raises ``NotFound`` when that commit is
+        not retained, ``ReadersFull``.
         """
         self._require_own_process()
-        for _ in range(_CAPTURES_BESIDE_WRITERS):
-            hold = self._capture()
-            if hold is not None:
-                return hold
-        if self.readonly:
-            raise EnvironmentFailure(f"{self.path}: written too fast to hold a commit; try again")
-        with self.write() as txn:  # a writer commits faster than we look: hold it off for one look
-            hold = self._capture()
-            txn.abort()
-        if hold is None:
-            raise CorruptDatabase(f"{self.path}: neither meta page is that of the newest transaction")
-        return hold
+        newest = self._hold_newest()
+        if txnid is None or txnid == newest.root.txnid:
+            return newest
+        with newest:
+            self._add_hold(txnid)
+            try:  # it is held, whatever happens; now see whether it was worth it
+                with self._hold_newest() as now:
+                    root = self.roots.find(now, txnid)
+            except BaseException:
+                self._remove_hold(txnid)
+                raise
+        return Hold(self.file, root, lambda: self._remove_hold(txnid))
 
     def newest_txnid(self) -> int:
         """Return the id of the newest commit, at the price of a stat and two small reads, without holding anything.
@@ -166,14 +181,9 @@ class Env:
         return max(self.file.meta_txnids())
 
     def readers(self) -> list[tuple[int, int]]:
-        """Return (pid, txnid) of every reader slot that holds a root, the oldest root first."""
-        with translated(self.path):
-            lines = self._lmdb.readers().splitlines()[1:]
-        slots = [line.split() for line in lines]
-        return sorted(
-            ((int(slot[0]), int(slot[2])) for slot in slots if len(slot) == 3 and slot[2].isdigit()),
-            key=lambda slot: slot[1],
-        )
+        """Return (pid, txnid) of every process that holds a root, the oldest root first; the pin is not among them."""
+        slots = [slot for slot in self._table.slots() if slot.process != PIN and slot.txnid != IDLE]
+        return sorted(((slot.pid, slot.txnid) for slot in slots), key=lambda slot: slot[1])
 
     def evict_dead_readers(self) -> None:
         """Free the reader slots of processes that died, unless that was done a moment ago; LMDB itself hardly ever does."""
@@ -200,10 +210,31 @@ class Env:
             raw = self._lmdb.begin(write=True)
         txn = WriteTxn(self, raw)
         try:
+            self._with_room(lambda: self.roots.enter(txn))
             yield txn
             txn.commit()
         finally:
             txn.abort()
+
+    def claim_pin(self) -> None:
+        """See to it that what is committed from now on is retained, if this is a store, without a commit."""
+        if self.readonly:
+            return
+        with self._write_lock() as txn:
+            self._with_room(lambda: self.roots.claim(txn))
+
+    def require_idle(self, patience: float = 2.0) -> None:
+        """Wait until nobody writes; raise ``Busy`` after ``patience`` seconds. For who must not wait for another process."""
+        until = time.monotonic() + patience
+        while self._guarded and self._table.writing():
+            if time.monotonic() > until:
+                raise Busy(f"{self.path}: somebody else is writing; try again")
+            time.sleep(_SHORTLY)
+
+    def give_up_history(self) -> bool:
+        """The disk is full: let go some of the oldest retained commits; return whether there were any."""
+        with self._write_lock() as txn:
+            return self.roots.give_up(txn)
 
     def sync(self) -> None:
         """Put everything that is committed on disk; needed after commits that were not durable."""
@@ -218,6 +249,7 @@ class Env:
 
     def _open_lmdb(self) -> lmdb.Environment:
         with translated(self.path):
+            self._table.guard(lambda: max(self.file.meta_txnids()), _MAX_READERS)
             return lmdb.open(
                 os.fsencode(self.path),
                 map_size=max(_MAP_SIZE, self.file.newest_root().map_size),
@@ -229,20 +261,39 @@ class Env:
                 lib_version=0,
             )
 
+    def _attach(self) -> None:
+        """Find the table of readers that LMDB uses: a transaction for reading must appear in it."""
+        with translated(self.path):
+            raw = self._begin_read()
+            self._guarded = self._table.attach(os.getpid(), raw.id())
+            raw.abort()
+
     def _settle(self) -> None:
         """Let LMDB see the last commit of a writer that was killed while it ended it.
 
         Its meta page is written, so it has happened; but readers begin at it only after the next writer has come, who
         would find more than readers saw before. Waits for a writer, if one is just committing.
         """
-        if self.readonly:
-            return
-        with translated(self.path):
-            raw = self._begin_read()
-            seen = raw.id()
-            raw.abort()
-            if max(self.file.meta_txnids()) > seen:
+        if not self.readonly and max(self.file.meta_txnids()) > self._table.newest_txnid():
+            with translated(self.path):
                 self._lmdb.begin(write=True).abort()
+
+    def _close(self) -> None:
+        self._lmdb.close()
+        self._table.close()  # after LMDB: closing it drops LMDB's locks
+        self.file.close()
+
+    @contextmanager
+    def _write_lock(self) -> Iterator[WriteTxn]:
+        """Keep other writers away for a block that commits nothing."""
+        self._require_own_process()
+        with translated(self.path):
+            raw = self._lmdb.begin(write=True)
+        txn = WriteTxn(self, raw)
+        try:
+            yield txn
+        finally:
+            txn.abort()
 
     def _give_lock_to_owner(self) -> None:
         """Where root has created lock.mdb, give it to the owner of the data, who could not open the environment else."""
@@ -255,22 +306,56 @@ class Env:
         if self._pid != os.getpid():
             raise EnvironmentFailure(f"{self.path}: opened before a fork; open it in the process that uses it")
 
+    def _hold_newest(self) -> Hold:
+        for _ in range(_CAPTURES_BESIDE_WRITERS):
+            hold = self._capture()
+            if hold is not None:
+                return hold
+        if self.readonly:
+            raise EnvironmentFailure(f"{self.path}: written too fast to hold a commit; try again")
+        with self._write_lock():  # a writer commits faster than we look: hold it off for one look
+            hold = self._capture()
+        if hold is None:
+            raise CorruptDatabase(f"{self.path}: neither meta page is that of the newest transaction")
+        return hold
+
     def _capture(self) -> Hold | None:
-        """Begin a read transaction and read its root's meta page; None when a writer was too fast to be sure of it."""
-        raw = self._begin_read()
-        txnid = raw.id()
-        slot = txnid & 1
-        meta = self.file.pread(META_SIZE, slot * self.file.page_size)
-        # Transaction txnid+2 rewrites our slot, and it cannot begin to before txnid+1 has ended and readers begin there.
-        raw.abort()
-        del raw  # py-lmdb gives the slot back with the object
-        raw = self._begin_read()
-        if raw.id() == txnid:
-            root = self.file.parse_meta(meta, slot)
-            if root.txnid == txnid:
-                return Hold(self.file, raw, root)
-        raw.abort()
+        """Hold the commit that the table announces and read its meta page; None when a writer was too fast for that."""
+        if not self._guarded:  # LMDB runs without a table of readers: nothing can be held
+            return Hold(self.file, self.file.newest_root(), _nothing)
+        txnid = self._table.newest_txnid()
+        self._add_hold(txnid)
+        try:
+            root = self.file.meta(txnid & 1)
+            # Transaction txnid+2 rewrites that page, and it cannot begin to before txnid+1 has ended and is announced.
+            if root.txnid == txnid == self._table.newest_txnid():
+                return Hold(self.file, root, lambda: self._remove_hold(txnid))
+        except CorruptDatabase:
+            if txnid == self._table.newest_txnid():
+                self._remove_hold(txnid)
+                raise
+        self._remove_hold(txnid)
         return None
+
+    def _add_hold(self, txnid: int) -> None:
+        self._with_room(lambda: self._holds.add(txnid))
+
+    def _with_room(self, claim: Callable[[], None]) -> None:
+        """Claim a slot; when all are taken, again after those of processes that died were freed."""
+        try:
+            claim()
+        except ReadersFull:
+            with translated(self.path):
+                self._lmdb.reader_check()
+            claim()
+
+    def _remove_hold(self, txnid: int) -> None:
+        if self._guarded:
+            self._holds.remove(txnid)
+
+    def _publish(self, txnid: int) -> None:
+        if self._users and self._pid == os.getpid():  # else it is closed, and the slot given back; or it is our parent's
+            self._table.hold(txnid)
 
     def _begin_read(self) -> lmdb.Transaction[bytes]:
         with translated(self.path):
@@ -279,6 +364,10 @@ class Env:
             except lmdb.ReadersFullError:
                 self._lmdb.reader_check()  # frees the slots of processes that died
                 return self._lmdb.begin()
+
+
+def _nothing() -> None:
+    """Release what was not held."""
 
 
 def require_whole(file: DataFile) -> None:
@@ -307,12 +396,3 @@ def _require_whole(file: DataFile, root: Root) -> None:
     for pgno in range(there, root.pages):
         if pgno not in free:
             raise CorruptDatabase(f"missing: {file.path} is cut short, it has {there} pages of {root.pages}", pgno)
-
-
-def sync_directory(path: Path) -> None:
-    """Put the names in the directory ``path`` on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

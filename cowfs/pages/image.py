@@ -4,6 +4,7 @@ The image of a root is, page by page:
 
 - pages 0 and 1: two synthesized meta pages, both with this root, so that any LMDB opens exactly this commit;
 - pages free at this root: zeros (they are garbage to it, and the live file may reuse them at any time);
+- the values under ``history/`` of a store: zeros, for they tell of roots that the image does not have (see ``roots``);
 - every other page up to the last: the live file's bytes, which never change while the root is held;
 - at the end ``txid mod page size`` zero bytes. Tools like rsync tell files apart by size and whole-second mtime; the
   padding gives two commits of one second, and of equally many pages, different sizes. LMDB ignores it.
@@ -19,6 +20,7 @@ from cowfs.errors import CorruptDatabase
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.freelist import PageSet, read_free_pages
 from cowfs.pages.layout import DUP_SORT, Root, pack_meta
+from cowfs.pages.roots import DATABASE, OWN_KEYS, OWN_KEYS_END
 from cowfs.pages.tree import TreeReader
 
 
@@ -35,6 +37,7 @@ class Image:
         self._pages_end = root.pages * root.page_size
         self._free: PageSet | None = None
         self._metas = b""
+        self._blanks: list[tuple[int, int]] = []  # offset, bytes
         self.size = self._pages_end + tag % root.page_size
 
     def readinto(self, offset: int, buffer: memoryview) -> int:
@@ -58,8 +61,10 @@ class Image:
     def prepare(self) -> None:
         """Parse the freelist now rather than at the first read. Raises ``CorruptDatabase`` when it is damaged."""
         if self._free is None:
+            reader = TreeReader(self._file, self.root)
             self._metas = pack_meta(self.root, 0) + pack_meta(self.root, 1)
-            self._free = read_free_pages(TreeReader(self._file, self.root))
+            self._blanks = list(reader.extents(DATABASE, OWN_KEYS, OWN_KEYS_END))
+            self._free = read_free_pages(reader)
 
     def chunks(self, chunk_size: int = 1 << 20) -> Iterator[memoryview]:
         """Yield the image from its beginning to its end in pieces; each is valid until the next one is asked for."""
@@ -81,6 +86,9 @@ class Image:
             self._read_rest(offset + count, buffer[count:])
         for pgno in free.among(first, last):
             _overlay(buffer, offset, pgno * page_size, bytes(page_size))
+        for position, size in self._blanks:
+            if position < end and offset < position + size:
+                _overlay(buffer, offset, position, bytes(size))
         if offset < len(self._metas):
             _overlay(buffer, offset, 0, self._metas)
 

@@ -42,6 +42,8 @@ OVERFLOW_HEADER: Final = struct.Struct("<QHHI")
 HEADER_SIZE: Final = PAGE_HEADER.size
 NODE_SIZE: Final = NODE_HEADER.size
 META_SIZE: Final = 152
+ROOT_BYTES: Final = slice(32, META_SIZE)  # of a meta page: what a commit writes into it
+ROOT_SIZE: Final = META_SIZE - 32
 MIN_PAGE_SIZE: Final = 512
 MAX_PAGE_SIZE: Final = 32768  # offsets in a page are u16, and one of them may be its end
 MAX_DEPTH: Final = 32  # CURSOR_STACK in mdb.c
@@ -187,6 +189,13 @@ def _other_version(version: int) -> UnsupportedFormat:
     return UnsupportedFormat(
         f"LMDB data version {version} is not supported (cowfs reads data version {DATA_VERSION}, that of LMDB 0.9)"
     )
+
+
+def parse_root(data: bytes) -> Root:
+    """Parse what ``meta[ROOT_BYTES]`` has kept of a meta page that was parsed before."""
+    free, main = TreeRecord.parse(data, 8), TreeRecord.parse(data, 56)
+    last_pgno, txnid = _META_END.unpack_from(data, 104)
+    return Root(txnid, free.pad, int.from_bytes(data[:8], "little"), last_pgno, free, main)
 
 
 def pack_meta(root: Root, pgno: int) -> bytes:

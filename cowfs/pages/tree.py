@@ -14,7 +14,7 @@ and trees of duplicates are walked by ``check``, and refused by ``get`` and ``sc
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -160,6 +160,42 @@ class TreeReader:
                 else:
                     yield key, data
 
+    def leaves(self, record: TreeRecord) -> Iterator[tuple[int, bytes]]:
+        """Yield (page number, bytes) of the leaves of a tree, in order."""
+        return self._leaves_of(record, b"", None, reverse=False)
+
+    def scan_integers(self, record: TreeRecord, start: int, stop: int, size: int = 8) -> Iterator[tuple[int, bytes]]:
+        """Yield (key, first ``size`` bytes of the value) for start <= key < stop of a tree whose keys are integers.
+
+        For the freelist, the order of whose keys is that of the numbers, not of their bytes.
+        """
+        pending = [] if record.empty else [(record.root, 1)]
+        while pending:
+            pgno, depth = pending.pop()
+            if depth > MAX_DEPTH:
+                raise CorruptDatabase(f"the tree is deeper than {MAX_DEPTH} levels", pgno)
+            page = self.file.page(pgno)
+            if _is_leaf(page, pgno):
+                yield from self._integers_in(page, pgno, start, stop, size)
+                continue
+            branch = parse_branch(page, pgno, self.root.last_pgno)
+            keys = [int.from_bytes(key, "little") for key in branch.keys]
+            first, last = bisect_right(keys, start, 1) - 1, bisect_left(keys, stop, 1)
+            pending.extend((child, depth + 1) for child in reversed(branch.children[first:last]))
+
+    def extents(self, name: bytes, start: bytes, stop: bytes) -> Iterator[tuple[int, int]]:
+        """Yield (offset in the file, bytes) of every value for start <= key < stop."""
+        record = self.record(name)
+        if record is None:
+            return
+        for pgno, page in self._leaves_of(record, start, stop, reverse=False):
+            for offset in node_offsets(page, pgno):
+                node = parse_leaf_node(page, offset, pgno)
+                if start <= node.key < stop:
+                    in_page = pgno * self.file.page_size + offset + NODE_SIZE + len(node.key)
+                    big = node.flags & BIG_DATA
+                    yield self.big_value_pgno(node, pgno) * self.file.page_size + HEADER_SIZE if big else in_page, node.size
+
     def value(self, node: LeafNode, pgno: int) -> bytes:
         """Return the value of a leaf node of page ``pgno``, fetched from its overflow run when it is big."""
         if not node.flags & BIG_DATA:
@@ -184,6 +220,17 @@ class TreeReader:
         return first
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _integers_in(self, page: bytes, pgno: int, start: int, stop: int, size: int) -> Iterator[tuple[int, bytes]]:
+        for offset in node_offsets(page, pgno):
+            node = parse_leaf_node(page, offset, pgno)
+            key = int.from_bytes(node.key, "little")
+            if start <= key < stop:
+                if node.flags & BIG_DATA:
+                    first = self.big_value_pgno(node, pgno)
+                    yield key, self.file.pread(size, first * self.file.page_size + HEADER_SIZE)
+                else:
+                    yield key, node.data[:size]
 
     def _find_record(self, name: bytes) -> TreeRecord | None:
         if self.root.main.flags & REVERSE_KEY:

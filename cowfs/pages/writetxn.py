@@ -21,6 +21,7 @@ class WriteTxn:
         self.txnid = raw.id()
         self._env = env
         self._raw = raw
+        self.horizon = 0  # what it gives up commits below, when it has committed; for ``Roots``
         self._opened: dict[bytes, lmdb._Database] = {}  # in this transaction: lost when it aborts
         self._ended = False
 
@@ -91,6 +92,7 @@ class WriteTxn:
         with translated(self._env.path):
             self._raw.commit()
         self._env.handles.update(self._opened)
+        self._env.roots.left(self)
 
     def abort(self) -> None:
         """Undo everything; after a commit, or twice, it does nothing."""

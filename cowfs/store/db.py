@@ -81,7 +81,7 @@ class Db:
 
     @property
     def instant(self) -> datetime | None:
-        """When the last transaction was, None before the first one."""
+        """When the last transaction was; None in a store that has had none, as older ones began."""
         return instant_of(self.state.instant) if self.state.txid else None
 
     @property

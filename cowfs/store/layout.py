@@ -61,7 +61,7 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the store stands after a transaction. ``txid`` is 0, and ``instant`` means nothing, before the first one."""
+    """Where the store stands after a transaction; the first one makes the store."""
 
     txid: int = 0
     instant: int = 0

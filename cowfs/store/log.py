@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cowfs.errors import CorruptDatabase
+from cowfs.pages.reader import Reader
 from cowfs.store.datom import Datom
 from cowfs.store.encoding import decode, instant_of
+from cowfs.store.layout import LOG
 from cowfs.store.schema import Attribute
 
 _HEAD = struct.Struct(">qII")
@@ -46,6 +48,34 @@ def pack_datom(prefix: bytes, encoding: bytes) -> bytes:
 def pack_row(instant: int, asserted: Sequence[bytes], retracted: Sequence[bytes]) -> bytes:
     """Return the row of a transaction from its datoms, each as ``pack_datom`` gives it (a retracted one after its tx)."""
     return b"".join((_HEAD.pack(instant, len(asserted), len(retracted)), *asserted, *retracted))
+
+
+def row_instant(row: bytes) -> int:
+    """Return the instant of a row's transaction, in microseconds since 1970."""
+    return int(_HEAD.unpack_from(row)[0])
+
+
+def first_later(reader: Reader, micros: int, start: int, stop: int) -> int:
+    """Return the first txid with start <= txid < stop whose instant is after ``micros``; ``stop`` when there is none.
+
+    A commit that has no row counts with the next one that has. The instants never go down as the txids go up.
+    """
+    low, high = start, stop
+    while low < high:
+        middle = (low + high) // 2
+        row = _row_from(reader, middle, stop)
+        if row is None or row_instant(row[1]) > micros:
+            high = middle
+        else:
+            low = row[0] + 1
+    return low if _row_from(reader, low, stop) else stop
+
+
+def _row_from(reader: Reader, start: int, stop: int) -> tuple[int, bytes] | None:
+    """Return (txid, row) of the first transaction with start <= txid < stop."""
+    for key, row in reader.scan(LOG, start.to_bytes(8, "big"), stop.to_bytes(8, "big")):
+        return int.from_bytes(key, "big"), row
+    return None
 
 
 def row_size(row: bytes) -> int:

@@ -8,32 +8,38 @@ byte for byte the one that was left: whoever writes, in any process, changes it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from cowfs.errors import InputError, NotADatabase, PlaceError, UnsupportedFormat
+from cowfs.errors import DiskFull, InputError, NotADatabase, NotFound, PlaceError, UnsupportedFormat
 from cowfs.pages.env import Env
 from cowfs.pages.reader import Reader
 from cowfs.pages.writetxn import WriteTxn
-from cowfs.store import changes
+from cowfs.store import changes, named
 from cowfs.store.db import Db
 from cowfs.store.layout import (
     ATTRIBUTE_KEYS,
     DATABASES,
     FORMAT_KEY,
     META,
-    STATE_KEY,
     VERSION,
     Format,
     State,
     read_format,
     read_state,
+    txid_of,
 )
+from cowfs.store.named import NamedSnapshot
+from cowfs.store.retention import DEFAULT_RETENTION, RETENTION_KEY, Keeper, Retention
 from cowfs.store.schema import Attribute, Schema, read_schema
+from cowfs.store.timeline import Timeline, hold_timeline
 from cowfs.store.transaction import Basis, TxReport, next_state, transact, write_state
 
 Durability = Literal["sync", "none"]
+T = TypeVar("T")
 SchemaJson = Mapping[str, Mapping[str, Any]]
 
 
@@ -49,19 +55,26 @@ class Store:
         self._basis: Basis | None = None
         with env.hold() as hold:
             self._read_basis(hold)
+        env.roots.keeper = Keeper(env.file.page_size)
 
     @classmethod
     def create(
-        cls, path: str | Path, schema: SchemaJson | None = None, strict: bool = False, durability: Durability = "sync"
+        cls,
+        path: str | Path,
+        schema: SchemaJson | None = None,
+        strict: bool = False,
+        durability: Durability = "sync",
+        retention: Retention = DEFAULT_RETENTION,
     ) -> Store:
         """Make an empty store in ``path``, a directory that does not exist yet or is empty, and open it.
 
-        ``strict`` stores refuse attributes that are not in their schema. Raises ``PlaceError``, ``SchemaError``.
+        ``strict`` stores refuse attributes that are not in their schema; ``retention`` is how much of its history it keeps.
+        Raises ``PlaceError``, ``SchemaError``.
         """
         attributes = changes.new_schema(schema or {})
         env = Env.create(Path(path), durable=_durable(durability))
         try:
-            _begin(env, attributes, strict=strict)
+            _begin(env, attributes, strict, retention)
             return cls(env)
         except BaseException:
             env.close()
@@ -110,9 +123,7 @@ class Store:
 
         Raises ``TransactionError``, which names the form, and ``DiskFull``; nothing was changed then.
         """
-        with self.env.write() as txn:
-            report, basis = transact(txn, self._read_basis(txn), data)
-        self._basis = basis
+        report, self._basis = self._write(lambda txn: transact(txn, self._read_basis(txn), data))
         return report
 
     def update_schema(self, schema: SchemaJson) -> Schema:
@@ -125,14 +136,104 @@ class Store:
             changed = changes.changed_attributes(hold, self._read_basis(hold).schema, schema)
         if not changed:
             return self.schema
-        with self.env.write() as txn:
-            basis = self._read_basis(txn)
-            changed = changes.changed_attributes(txn, basis.schema, schema)
-            _put_attributes(txn, changed)
-            state = next_state(txn, basis.state)
-            write_state(txn, state)
-        self._basis = Basis(state, basis.schema.with_attributes(changed))
+        self._basis = self._write(lambda txn: self._change_schema(txn, schema))
         return self._basis.schema
+
+    # -- history -------------------------------------------------------------------------------------------------
+
+    def as_of(self, txid: int) -> Db:
+        """Return the retained commit ``txid`` as a value; it holds its root until it is closed or dropped.
+
+        Raises ``NotFound`` when it is not retained.
+        """
+        with self.env.hold() as newest:
+            txnid = Timeline(self.env, newest).txnid(txid)
+        hold = self.env.hold(txnid)
+        try:
+            return Db(hold, txnid, hold.close)
+        except BaseException:
+            hold.close()
+            raise
+
+    @contextmanager
+    def timeline(self) -> Iterator[Timeline]:
+        """Yield what is retained, as of the newest commit; all of it is held for as long."""
+        with hold_timeline(self.env) as timeline:
+            yield timeline
+
+    def retain(self, retention: Retention) -> None:
+        """Set how much of the history is kept, and let go at once what is more. It is a commit of its own."""
+
+        def change(txn: WriteTxn) -> None:
+            txn.put(META, RETENTION_KEY, retention.pack())
+            self._commit_without_datoms(txn)
+            self.env.roots.apply(txn)
+
+        self._write(change)
+
+    def name(
+        self,
+        name: str,
+        owner: str,
+        reason: str | None = None,
+        expires: datetime | None = None,
+        txid: int | None = None,
+    ) -> NamedSnapshot:
+        """Name the newest commit, or the retained one ``txid``: it stays until the name is deleted, or expires.
+
+        Name and hold are one commit, the one after it. Raises ``WrongName``, ``NameTaken``, and
+        ``NotFound`` when that commit is not retained.
+        """
+        named.checked(name)
+
+        def add(txn: WriteTxn) -> NamedSnapshot:
+            newest = txn.txnid - 1
+            offset = txid_of(newest, self._read_basis(txn).state) - newest
+            number = newest if txid is None else txid - offset
+            if number != newest and number not in self.env.roots.span_in(txn):
+                raise NotFound(f"commit {txid} is not retained")
+            snapshot = NamedSnapshot(name, number + offset, _now(), owner, reason, expires)
+            named.add(txn, snapshot)
+            self._commit_without_datoms(txn)
+            return snapshot
+
+        return self._write(add)
+
+    def unname(self, name: str) -> NamedSnapshot:
+        """Delete a name, and let go at once what only it held; return what it was. Raises ``NotFound``."""
+
+        def remove(txn: WriteTxn) -> NamedSnapshot:
+            snapshot = named.remove(txn, name)
+            self._commit_without_datoms(txn)
+            self.env.roots.apply(txn)
+            return snapshot
+
+        return self._write(remove)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _write(self, work: Callable[[WriteTxn], T]) -> T:
+        """Do ``work`` as one commit. When the disk is full, history is given up for it, the oldest first."""
+        while True:
+            try:
+                with self.env.write() as txn:
+                    result = work(txn)
+            except DiskFull:
+                if not self.env.give_up_history():
+                    raise
+            else:
+                return result
+
+    def _change_schema(self, txn: WriteTxn, schema: SchemaJson) -> Basis:
+        basis = self._read_basis(txn)
+        changed = changes.changed_attributes(txn, basis.schema, schema)
+        _put_attributes(txn, changed)
+        state = next_state(txn, basis.state)
+        write_state(txn, state)
+        return Basis(state, basis.schema.with_attributes(changed))
+
+    def _commit_without_datoms(self, txn: WriteTxn) -> None:
+        write_state(txn, next_state(txn, self._read_basis(txn).state))
 
     def _read_basis(self, reader: Reader) -> Basis:
         state = read_state(reader) if self._basis is not None else State()
@@ -164,7 +265,7 @@ def open_store(path: str | Path, schema: SchemaJson | None = None, durability: D
         with env.hold() as hold:
             begun = hold.root.main.entries > 0
         if not begun:  # whoever made the environment has not come any further
-            _begin(env, [], strict=False)
+            _begin(env, [], strict=False, retention=DEFAULT_RETENTION)
         store = Store(env)
         store.update_schema(schema or {})
     except BaseException:
@@ -173,13 +274,14 @@ def open_store(path: str | Path, schema: SchemaJson | None = None, durability: D
     return store
 
 
-def _begin(env: Env, attributes: list[Attribute], *, strict: bool) -> None:
+def _begin(env: Env, attributes: list[Attribute], strict: bool, retention: Retention) -> None:
     """Make an environment without databases a store, unless somebody else did by now."""
     with env.write() as txn:
         txn.create(DATABASES)
         if txn.get(META, FORMAT_KEY) is None:
             txn.put(META, FORMAT_KEY, Format(VERSION, strict).pack())
-            txn.put(META, STATE_KEY, State().pack())
+            write_state(txn, next_state(txn, State()))
+            txn.put(META, RETENTION_KEY, retention.pack())
             _put_attributes(txn, attributes)
 
 
@@ -192,3 +294,7 @@ def _durable(durability: str) -> bool:
     if durability not in ("sync", "none"):
         raise InputError(f"durability is sync or none, not {json.dumps(durability, default=str)}")
     return durability == "sync"
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,8 +1,7 @@
 """``Directory`` and ``File``: what a path of the mount leads to.
 
-A node is made for one request, or for one open handle, and is never changed. ``frozen`` says that whatever has this path
-is the same for ever (bytes, size, mtime, inode): the kernel may cache it. A node with a ``snapshot`` needs that snapshot's
-root while it is in use.
+A node is made for one request, or for one open handle, and is never changed. A node with a ``txid`` shows that commit, and
+needs its ``snapshot`` while it is in use. How long its path does so is its ``stability``.
 """
 
 from __future__ import annotations
@@ -10,7 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cowfs.views.snapshot import Snapshot
@@ -28,28 +28,58 @@ class Attributes:
     blocks: int = 0
 
 
+class Stability(Enum):
+    """How long a path shows what it shows.
+
+    ``FROZEN``: for ever (bytes, size, mtime, inode), so the kernel may cache it. ``NAMED``: until its name is given to
+    another commit, and never while it is open. ``MOVING``: until the next commit, even while it is open.
+    """
+
+    FROZEN = "frozen"
+    NAMED = "named"
+    MOVING = "moving"
+
+
 class Node(ABC):
     """A file or a directory of the mount."""
 
     inode: int
-    snapshot: Snapshot | None = None
-    frozen: bool = False
+    txid: int | None = None
+    stability: Stability = Stability.MOVING
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The commit that it shows, to be retained while it is in use; None for what belongs to no commit."""
+        return None
 
     @abstractmethod
     def attributes(self) -> Attributes:
         """Return what stat(2) tells."""
 
 
+class Entry(NamedTuple):
+    """A line of a directory's listing; ``directory`` is whether it is one, and not a file."""
+
+    name: str
+    inode: int
+    directory: bool
+
+
 class Directory(Node):
-    """A directory: its children by name."""
+    """A directory: its children by name.
+
+    ``moving`` is set where the path shows to each process another commit: by this name it is remembered which.
+    """
+
+    moving: str | None = None
 
     @abstractmethod
     def child(self, name: str) -> Node:
         """Return the child ``name``; raise ``NotFound`` when there is none. Not every child need be listed."""
 
     @abstractmethod
-    def children(self) -> Iterator[tuple[str, Node]]:
-        """Yield (name, node) of the listed children, in a stable order."""
+    def entries(self) -> Iterator[Entry]:
+        """Yield the listed children, in a stable order."""
 
 
 class File(Node):

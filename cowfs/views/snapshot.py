@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from cowfs.pages.hold import Hold
 from cowfs.pages.image import Image, pages_in_use
 from cowfs.store.db import store_at
 from cowfs.store.values import instant_text
-from cowfs.views.node import Attributes, Directory, File, Node
+from cowfs.views.node import Attributes, Directory, Entry, File, Node, Stability
 
 _SIZES = 256  # enough to tell commits of one second apart, and few enough blanks for a terminal
 
@@ -38,7 +38,7 @@ class Snapshot:
     def __init__(self, env: Env, hold: Hold) -> None:
         """Take over ``hold``: it is closed when the snapshot is released for the last time, or when this raises."""
         self.root = hold.root
-        self._hold = hold
+        self.hold = hold
         self._users = 1
         try:
             self.db = store_at(hold, hold.root.txnid)
@@ -70,12 +70,12 @@ class Snapshot:
         """Give up one hold; with the last one the root is let go."""
         self._users -= 1
         if self._users == 0:
-            self._hold.close()
+            self.hold.close()
 
     @cached_property
     def blocks(self) -> int:
         """The pages in use, in units of 512 bytes."""
-        return pages_in_use(self._hold) * self.root.page_size // 512
+        return pages_in_use(self.hold) * self.root.page_size // 512
 
     @cached_property
     def summary(self) -> bytes:
@@ -98,60 +98,89 @@ class Snapshot:
 
 
 class Place(NamedTuple):
-    """Where in the mount a snapshot appears: the inode of the directory (its files' follow), and whether it stays so."""
+    """Where in the mount a snapshot appears: the inode of the directory (its files' follow), and for how long."""
 
     inode: int
-    frozen: bool
+    stability: Stability
 
 
-class _Placed(Node):
-    """A node of a snapshot, at a place."""
+class SnapshotDirectory(Directory):
+    """A commit as a directory of ``data.mdb``, ``snapshot.json`` and ``schema.json``.
 
-    snapshot: Snapshot
+    It is made from the txid and the mtime; the snapshot itself is fetched when something in it is asked for.
+    """
 
-    def __init__(self, snapshot: Snapshot, place: Place) -> None:
-        self.snapshot = snapshot
-        self.frozen = place.frozen
+    def __init__(
+        self, txid: int, mtime: int, fetch: Callable[[], Snapshot], place: Place, moving: str | None = None
+    ) -> None:
+        self.txid = txid
         self.inode = place.inode
+        self.stability = place.stability
+        self.moving = moving
+        self._mtime = mtime
+        self._fetch = fetch
 
+    @classmethod
+    def of(cls, snapshot: Snapshot, place: Place, moving: str | None = None) -> SnapshotDirectory:
+        """Return the directory of a snapshot that is at hand."""
+        return cls(snapshot.txid, snapshot.mtime, lambda: snapshot, place, moving)
 
-class SnapshotDirectory(_Placed, Directory):
-    """A snapshot as a directory of ``data.mdb``, ``snapshot.json`` and ``schema.json``."""
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The commit. Raises ``NotFound`` when it has been given up meanwhile."""
+        return self._fetch()
 
     def attributes(self) -> Attributes:
         """Return what stat(2) tells."""
-        return Attributes(self.snapshot.mtime)
+        return Attributes(self._mtime)
 
     def child(self, name: str) -> Node:
         """Return the file ``name``, or raise ``NotFound``."""
         if name == "data.mdb":
-            return ImageFile(self.snapshot, Place(self.inode + 1, self.frozen))
+            return ImageFile(self.snapshot, Place(self.inode + 1, self.stability))
         if name == "snapshot.json":
-            return TextFile(self.snapshot, Place(self.inode + 2, self.frozen), self.snapshot.summary)
+            return TextFile(self.snapshot, Place(self.inode + 2, self.stability), self.snapshot.summary)
         if name == "schema.json" and self.snapshot.schema is not None:
-            return TextFile(self.snapshot, Place(self.inode + 3, self.frozen), self.snapshot.schema)
+            return TextFile(self.snapshot, Place(self.inode + 3, self.stability), self.snapshot.schema)
         raise NotFound(f"no file {name!r} here")
 
-    def children(self) -> Iterator[tuple[str, Node]]:
+    def entries(self) -> Iterator[Entry]:
         """Yield the files."""
-        for name in ("data.mdb", "schema.json", "snapshot.json"):
-            if name != "schema.json" or self.snapshot.db is not None:
-                yield name, self.child(name)
+        yield Entry("data.mdb", self.inode + 1, directory=False)
+        if self.snapshot.db is not None:
+            yield Entry("schema.json", self.inode + 3, directory=False)
+        yield Entry("snapshot.json", self.inode + 2, directory=False)
 
 
-class ImageFile(_Placed, File):
+class _SnapshotFile(File):
+    """A file of a snapshot, at a place."""
+
+    def __init__(self, snapshot: Snapshot, place: Place) -> None:
+        self._snapshot = snapshot
+        self.txid = snapshot.txid
+        self.inode = place.inode
+        self.stability = place.stability
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The commit."""
+        return self._snapshot
+
+
+class ImageFile(_SnapshotFile):
     """``data.mdb``: the image of the snapshot's root."""
 
     def attributes(self) -> Attributes:
         """Return what stat(2) tells; the blocks are those of the pages in use."""
-        return Attributes(self.snapshot.mtime, self.snapshot.image.size, self.snapshot.blocks)
+        snapshot = self._snapshot
+        return Attributes(snapshot.mtime, snapshot.image.size, snapshot.blocks)
 
     def readinto(self, offset: int, buffer: memoryview) -> int:
         """Fill ``buffer`` from ``offset`` on."""
-        return self.snapshot.image.readinto(offset, buffer)
+        return self._snapshot.image.readinto(offset, buffer)
 
 
-class TextFile(_Placed, File):
+class TextFile(_SnapshotFile):
     """A small file whose whole content is at hand."""
 
     def __init__(self, snapshot: Snapshot, place: Place, content: bytes) -> None:
@@ -161,7 +190,7 @@ class TextFile(_Placed, File):
     def attributes(self) -> Attributes:
         """Return what stat(2) tells."""
         size = len(self._content)
-        return Attributes(self.snapshot.mtime, size, -(-size // 512))
+        return Attributes(self._snapshot.mtime, size, -(-size // 512))
 
     def readinto(self, offset: int, buffer: memoryview) -> int:
         """Fill ``buffer`` from ``offset`` on."""

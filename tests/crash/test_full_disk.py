@@ -20,6 +20,7 @@ def test_an_import_into_a_full_disk_stops_and_goes_on_when_there_is_room(tmp_pat
         "$@" init /mnt/db >&2
         for round in full again; do
             code=0; line=$("$@" import --batch 20 --from-line "${next:-1}" /mnt/db "$input" 2>&1 >/dev/null) || code=$?
+                line=$(tail -1 <<<"$line")
             next=$(sed -n 's/.*--from-line \\([0-9]*\\).*/\\1/p' <<<"$line")
             echo "$round|$code|$line|$("$@" check /mnt/db)|$("$@" export /mnt/db | wc -l)"
         done

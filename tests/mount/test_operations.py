@@ -21,7 +21,7 @@ from cowfs.mount.errnos import ERRNOS, errno_of
 from cowfs.mount.filesystem import Filesystem
 from cowfs.mount.walks import Walks
 from cowfs.pages.env import Env
-from cowfs.views.history import History
+from cowfs.views.history import Seen
 from cowfs.views.tree import SnapshotsDirectory, Tree
 
 
@@ -29,7 +29,7 @@ from cowfs.views.tree import SnapshotsDirectory, Tree
 def filesystem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Filesystem]:
     """A filesystem that is not mounted; every request seems to come from a process that cannot be seen."""
     with Env.create(tmp_path / "db", durable=False) as env:
-        history = History(env, 3)
+        history = Seen(env, 3)
         filesystem = Filesystem(Tree(history), env, lambda: None)
         monkeypatch.setattr(filesystem, "_caller", lambda: 0)
         yield filesystem
@@ -136,7 +136,7 @@ def test_a_listing_that_fails_is_never_an_empty_directory(
 ) -> None:
     info = ctypes.pointer(fuse_file_info())
     assert Filesystem._wrapper(filesystem.opendir, b"/snapshots", info) == 0
-    monkeypatch.setattr(SnapshotsDirectory, "children", _raising(errors.NotFound("on purpose")))
+    monkeypatch.setattr(SnapshotsDirectory, "entries", _raising(errors.NotFound("on purpose")))
     assert Filesystem._wrapper(filesystem.readdir, None, None, None, 0, info) == -errno.EIO
     assert "cannot be listed" in caplog.text
 
@@ -152,11 +152,13 @@ def test_the_turn_is_given_back_after_a_failure(filesystem: Filesystem, monkeypa
 
 def test_every_mutating_operation_of_fuse_is_refused(filesystem: Filesystem, caplog: pytest.LogCaptureFixture) -> None:
     changing = (
-        "mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link", "chmod", "chown", "truncate", "ftruncate", "write",
+        "mknod", "unlink", "symlink", "rename", "link", "chmod", "chown", "truncate", "ftruncate", "write",
         "create", "utimens",
     )  # fmt: skip
     for name in changing:
         assert Filesystem._wrapper(getattr(filesystem, name), b"/live/data.mdb", None, None) == -errno.EROFS
+    for path in (b"/live/data.mdb", b"/new", b"/live/new", b"/snapshots/latest/new", b"/snapshots/latest", b"/snapshots/1"):
+        assert Filesystem._wrapper(filesystem.rmdir, path) == -errno.EROFS
     assert caplog.records == []
 
 

@@ -1,8 +1,9 @@
-"""Which commits keep a directory: the newest, so many behind it, and what is in use."""
+"""Which commits have a directory: those that the store retains, and of a foreign environment those that were seen."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -11,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from cowfs import Store
+from cowfs.store.retention import Retention
 from tests import churn
-from tests.commands import cowfs
+from tests.commands import cowfs, run
 from tests.mounted import Mount, mounted
 
 _SOON = 5.0  # seconds
@@ -25,6 +28,7 @@ _SOON = 5.0  # seconds
 def store(tmp_path: Path) -> Iterator[Store]:
     with contextlib.closing(Store.create(tmp_path / "db", {":note/text": {}}, durability="none")) as store:
         yield store
+    churn.require_sound(tmp_path / "db")
 
 
 def _commit(store: Store, count: int = 1) -> int:
@@ -33,12 +37,12 @@ def _commit(store: Store, count: int = 1) -> int:
     return txid
 
 
-def _commit_and_look(store: Store, mount: Mount, count: int) -> int:
-    """Commit, and look after each, so that each commit is seen and gets its directory."""
-    for _ in range(count):
-        txid = _commit(store)
-        assert json.loads((mount.live / "snapshot.json").read_text())["txid"] == txid
-    return txid
+def _txid_of(directory: Path) -> int:
+    return int(json.loads((directory / "snapshot.json").read_text())["txid"])
+
+
+def _digest(directory: Path) -> str:
+    return hashlib.sha256((directory / "data.mdb").read_bytes()).hexdigest()
 
 
 def _becomes(condition: Callable[[], bool]) -> bool:
@@ -50,25 +54,59 @@ def _becomes(condition: Callable[[], bool]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("keep", [0, 3])
-def test_keep_says_how_many_older_commits_have_a_directory(store: Store, tmp_path: Path, keep: int) -> None:
-    with mounted(tmp_path / "db", tmp_path / "mnt", f"--keep={keep}") as mount:
-        newest = _commit_and_look(store, mount, 10)
-        assert mount.txids() == list(range(newest - keep, newest + 1))
-        with pytest.raises(FileNotFoundError):
-            mount.snapshot(newest - keep - 1).stat()
+# -- a store -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_commit_has_a_directory_mounted_or_not_and_over_mounts(store: Store, tmp_path: Path) -> None:
+    _commit(store, 20)
+    cowfs("transact", tmp_path / "db", "-", stdin='[{":note/text": "by another process"}]')
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        assert mount.txids() == list(range(1, 23))
+        digests = [_digest(mount.snapshot(txid)) for txid in mount.txids()]
+        newest = _commit(store, 5)
+        assert mount.txids() == list(range(1, newest + 1))
+        assert all(_txid_of(mount.snapshot(txid)) == txid for txid in mount.txids())
+    _commit(store, 30)
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        assert mount.txids() == list(range(1, newest + 31))
+        assert [_digest(mount.snapshot(txid)) for txid in range(1, 23)] == digests
+        for txid in (1, 7, newest, newest + 30):
+            cowfs("check", mount.snapshot(txid))
+
+
+def test_history_takes_one_reader_slot_and_the_mount_another(store: Store, tmp_path: Path) -> None:
+    _commit(store, 200)
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        for txid in mount.txids():
+            assert (mount.snapshot(txid) / "data.mdb").stat().st_size > 0
+        slots = list(store.env._table.slots())
+        assert len(slots) <= 1 + 2 * 2, "the pin; for each of two processes its own, and LMDB's"
+
+
+def test_what_is_given_up_has_no_directory(store: Store, tmp_path: Path) -> None:
+    newest = _commit(store, 50)
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        cowfs("retain", tmp_path / "db", "--commits", "10")
+        assert mount.txids() == list(range(newest - 9, newest + 2))
+        for call in (Path.stat, os.listdir, lambda path: (path / "data.mdb").open("rb")):
+            with pytest.raises(FileNotFoundError):
+                call(mount.snapshot(newest - 11))
 
 
 def test_a_commit_with_an_open_file_stays(store: Store, tmp_path: Path) -> None:
-    with mounted(tmp_path / "db", tmp_path / "mnt", "--keep=2") as mount:
-        old = _commit_and_look(store, mount, 1)
+    old = _commit(store, 3)
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
         content = (mount.snapshot(old) / "data.mdb").read_bytes()
         with (mount.snapshot(old) / "data.mdb").open("rb", buffering=0) as file:
-            newest = _commit_and_look(store, mount, 30)
-            assert mount.txids() == [old, newest - 2, newest - 1, newest]
+            _commit(store, 30)
+            store.retain(Retention(commits=2))
+            newest = _commit(store, 40)
+            assert mount.txids() == list(range(old, newest + 1)), "who holds one holds all after it"
             assert file.read() == content
-            assert json.loads((mount.snapshot(old) / "snapshot.json").read_text())["txid"] == old
-        assert _becomes(lambda: mount.txids() == [newest - 2, newest - 1, newest])
+            assert _txid_of(mount.snapshot(old)) == old
+        time.sleep(2.5)
+        store.retain(Retention(commits=2))
+        assert _becomes(lambda: mount.txids() == [newest - 1, newest, newest + 1])
 
 
 @contextlib.contextmanager
@@ -85,53 +123,215 @@ def _lister(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-@pytest.mark.parametrize("name", ["txid", "latest"])
-def test_a_commit_stays_for_a_process_that_listed_it(store: Store, tmp_path: Path, name: str) -> None:
-    with mounted(tmp_path / "db", tmp_path / "mnt", "--keep=2") as mount:
-        old = _commit_and_look(store, mount, 1)
-        with _lister(mount.snapshot(old) if name == "txid" else mount.latest):
-            newest = _commit_and_look(store, mount, 30)
-            assert mount.txids() == [old, newest - 2, newest - 1, newest]
-        assert _becomes(lambda: mount.txids() == [newest - 2, newest - 1, newest])
+@pytest.mark.parametrize("place", ["1", "latest", "ago/0s", "mine"])
+def test_a_commit_stays_for_a_process_that_listed_it(store: Store, tmp_path: Path, place: str) -> None:
+    _commit(store, 3)
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        if place == "mine":
+            (mount.snapshots / "mine").mkdir()
+        shown = _txid_of(mount.snapshots / place)
+        with _lister(mount.snapshots / place):
+            if place == "mine":
+                cowfs("snapshot", "delete", tmp_path / "db", "mine")
+            _commit(store, 30)
+            cowfs("retain", tmp_path / "db", "--commits", "2")
+            newest = _commit(store, 20)
+            assert mount.txids()[0] == shown
+        time.sleep(2.5)
+        cowfs("retain", tmp_path / "db", "--commits", "2")
+        assert _becomes(lambda: mount.txids() == [newest - 1, newest, newest + 1])
 
 
 def test_listing_live_holds_nothing(store: Store, tmp_path: Path) -> None:
-    with mounted(tmp_path / "db", tmp_path / "mnt", "--keep=0") as mount:
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
         for _ in range(10):
             newest = _commit(store)
             assert len(os.listdir(mount.live)) == 3
-            assert mount.txids() == [newest]
-        readers = json.loads(cowfs("status", "--json", tmp_path / "db"))["readers"]
-        assert [reader["txnid"] for reader in readers if reader["pid"] == mount.daemon.pid] == [newest]
+            assert mount.txids()[-1] == newest
+        assert _becomes(lambda: _held_by(mount) == newest)
 
 
-def test_commits_that_nobody_saw_have_no_directory_but_space_is_used_again(store: Store, tmp_path: Path) -> None:
-    """What the mount holds is bounded: a writer that goes on and on does not fill the disk."""
-    entity = store.transact([{":db/id": -1, ":note/text": "x" * 50_000}]).tempids[-1]
-    with mounted(tmp_path / "db", tmp_path / "mnt", "--keep=1") as mount:
-        size = 0
-        for number in range(300):
-            store.transact([[":db/add", entity, ":note/text", f"{number:05}" * 10_000]])
-            if number % 10 == 0:
-                assert mount.live.exists()
-            if number == 150:
-                size = (mount.live / "data.mdb").stat().st_size
-        grown = (mount.live / "data.mdb").stat().st_size - size
-        log_rows = 150 * 60_000
-        assert grown < 2 * log_rows
-        assert len(mount.txids()) <= 3
+def _held_by(mount: Mount) -> int:
+    readers = json.loads(cowfs("status", "--json", mount.database))["readers"]
+    return min(int(reader["txnid"]) for reader in readers if reader["pid"] == mount.daemon.pid)
 
 
-def test_more_commits_than_reader_slots_cost_the_oldest_their_directory(tmp_path: Path) -> None:
-    """A plain environment has 126 reader slots; a mount that is to keep more than that keeps what it can."""
-    churn.create("plain", tmp_path / "db")
-    with churn.writing("plain", tmp_path / "db", tmp_path / "journal", seed=4, commits=400, pause=0.004) as writer:
-        writer.wait_for(1)  # it was the first to open the environment, so the reader slots are as many as it wants
-        with mounted(tmp_path / "db", tmp_path / "mnt", "--keep=1000") as mount:
-            while len(writer.acknowledged()) < 400:
-                writer.require_running()
-                assert (mount.live / "data.mdb").stat().st_size > 0
-            newest = max(writer.acknowledged())
-            assert json.loads((mount.live / "snapshot.json").read_text())["txid"] == newest
-            assert 50 < len(mount.txids()) <= 126
-            assert max(mount.txids()) == newest
+def test_a_bounded_history_uses_its_space_again(tmp_path: Path) -> None:
+    """What is retained is bounded: a writer that goes on and on does not fill the disk."""
+    with contextlib.closing(
+        Store.create(tmp_path / "db", {":note/text": {}}, durability="none", retention=Retention(commits=16))
+    ) as store:
+        entity = store.transact([{":db/id": -1, ":note/text": "x" * 50_000}]).tempids[-1]
+        with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+            size = 0
+            for number in range(300):
+                store.transact([[":db/add", entity, ":note/text", f"{number:05}" * 10_000]])
+                if number % 10 == 0:
+                    assert mount.live.exists()
+                if number == 150:
+                    size = (mount.live / "data.mdb").stat().st_size
+            grown = (mount.live / "data.mdb").stat().st_size - size
+            log_rows = 150 * 60_000
+            assert grown < 2 * log_rows
+            assert len(mount.txids()) <= 16 + 64 + 1
+    churn.require_sound(tmp_path / "db")
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def test_mkdir_names_the_newest_commit_and_rmdir_gives_the_name_back(store: Store, tmp_path: Path) -> None:
+    txid = _commit(store, 5)
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        run("mkdir", mount.snapshots / "before-upgrade")
+        assert _txid_of(mount.snapshots / "before-upgrade") == txid
+        assert "before-upgrade" in os.listdir(mount.snapshots)
+        (named,) = json.loads(cowfs("snapshot", "list", tmp_path / "db", "--json"))
+        assert (named["name"], named["txid"]) == ("before-upgrade", txid)
+        _commit(store, 40)
+        store.retain(Retention(commits=0))
+        run("rsync", "-a", mount.snapshots / "before-upgrade", tmp_path / "backup")
+        run("rsync", "-a", mount.snapshot(txid), tmp_path / "backup")
+        cowfs("check", tmp_path / "backup" / "before-upgrade")
+        copies = [(tmp_path / "backup" / name / "data.mdb").read_bytes() for name in ("before-upgrade", str(txid))]
+        assert copies[0] == copies[1]
+        with lmdb.open(str(mount.snapshots / "before-upgrade"), readonly=True, lib_version=0) as env:
+            assert env.info()["last_txnid"] == txid, "it can be mapped"
+        run("rmdir", mount.snapshots / "before-upgrade")
+        assert max(os.listdir(mount.snapshots)) == "latest"
+        time.sleep(2.5)
+        store.retain(Retention(commits=0))
+        assert _becomes(lambda: txid not in mount.txids())
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("12", "File exists|Invalid argument"),
+        ("99999999999999999999999", "Invalid argument"),
+        ("007", "Invalid argument"),
+        (".hidden", "Invalid argument"),
+        ("a\nb", "Invalid argument"),
+        (" x", "Invalid argument"),
+        ("latest", "File exists"),
+        ("at", "File exists"),
+        ("x" * 256, "File name too long|Invalid argument"),
+        ("latest/new", "Read-only file system"),
+        ("nowhere/new", "No such file"),
+    ],
+)
+def test_wrong_names_are_refused(tmp_path: Path, name: str, answer: str) -> None:
+    Store.create(tmp_path / "db", durability="none").close()
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        result = run("mkdir", "--", f"{mount.snapshots}/{name}", code=1)
+        assert any(text in result.stderr for text in answer.split("|")), result.stderr
+        assert mount.txids() == [1]
+        for place in ("1", "latest", "at", "ago"):
+            with pytest.raises(OSError, match="Read-only"):
+                (mount.snapshots / place).rmdir()
+        (mount.snapshots / "twice").mkdir()
+        with pytest.raises(FileExistsError):
+            (mount.snapshots / "twice").mkdir()
+    cowfs("check", tmp_path / "db")
+
+
+def test_mkdir_beside_a_writer_that_does_not_end_is_busy_not_hung(store: Store, tmp_path: Path) -> None:
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount, store.env.write():
+        result = run("mkdir", mount.snapshots / "name", code=1, limit=20)
+        assert "busy" in result.stderr
+        assert mount.live.exists()
+
+
+def test_a_name_given_anew_shows_the_new_commit_but_not_to_an_open_file(store: Store, tmp_path: Path) -> None:
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        directory = mount.snapshots / "name"
+        directory.mkdir()
+        old = (directory / "data.mdb").read_bytes()
+        with (directory / "data.mdb").open("rb", buffering=0) as file:
+            cowfs("snapshot", "delete", tmp_path / "db", "name")
+            newest = _commit(store, 10)
+            cowfs("snapshot", "create", tmp_path / "db", "name")
+            assert (directory / "data.mdb").read_bytes() == old, "as long as a file is open"
+            assert file.read() == old
+        assert _txid_of(directory) == newest
+        assert (directory / "data.mdb").read_bytes() == (mount.snapshot(newest) / "data.mdb").read_bytes() != old
+
+
+# -- moments -----------------------------------------------------------------------------------------------------------
+
+
+def test_commits_are_found_by_instant_and_by_age_but_not_listed(store: Store, tmp_path: Path) -> None:
+    first = store.transact([{":note/text": "first"}])
+    time.sleep(1.1)
+    second = store.transact([{":note/text": "second"}])
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        for report in (first, second):
+            assert _txid_of(mount.snapshots / "at" / report.instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")) == report.txid
+        assert _txid_of(mount.snapshots / "ago" / "1s") == first.txid or time.time() > second.instant.timestamp() + 1
+        assert _txid_of(mount.snapshots / "ago" / "0s") == second.txid
+        assert _txid_of(mount.snapshots / "at" / "2999-01-01") == second.txid
+        assert _txid_of(mount.snapshots / "at" / "2999-01-01T10:00") == second.txid
+        for missing in ("at/1999-01-01", "at/yesterday", "at/2026-13-01", "ago/5", "ago/5y", "ago/m", "at/", "ago/"):
+            if missing.endswith("/"):
+                assert os.listdir(mount.snapshots / missing) == []
+            else:
+                assert not (mount.snapshots / missing).exists()
+        assert not {"at", "ago"} & set(os.listdir(mount.snapshots))
+        run("rsync", "-a", mount.snapshots / "ago" / "0s", tmp_path / "copy")
+        assert (tmp_path / "copy" / "0s" / "data.mdb").read_bytes() == (
+            mount.snapshot(second.txid) / "data.mdb"
+        ).read_bytes()
+
+
+def test_of_commits_of_one_instant_the_last_is_found(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    reports = [store.transact([{":note/text": f"note {number}"}]) for number in range(5)]
+    monkeypatch.undo()
+    store.transact([{":note/text": "later"}])
+    assert {report.instant for report in reports} == {reports[0].instant}
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        instant = reports[0].instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        assert _txid_of(mount.snapshots / "at" / instant) == reports[-1].txid
+
+
+# -- a foreign environment ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _foreign(path: Path) -> Iterator[Callable[[], int]]:
+    """A plain environment, and a function that makes one commit in it."""
+    path.mkdir()
+    with lmdb.open(str(path), lib_version=0, sync=False, map_size=1 << 30) as env:
+
+        def commit() -> int:
+            with env.begin(write=True) as txn:
+                txn.put(b"key", b"%d" % txn.id())
+                return int(txn.id())
+
+        commit()
+        yield commit
+    churn.require_sound(path)
+
+
+@pytest.mark.parametrize("keep", [0, 3])
+def test_keep_says_how_many_older_commits_of_a_foreign_environment_have_a_directory(tmp_path: Path, keep: int) -> None:
+    with _foreign(tmp_path / "db") as commit, mounted(tmp_path / "db", tmp_path / "mnt", f"--keep={keep}") as mount:
+        for _ in range(10):
+            newest = commit()
+            assert _txid_of(mount.live) == newest
+        assert mount.txids() == list(range(newest - keep, newest + 1))
+        with pytest.raises(FileNotFoundError):
+            mount.snapshot(newest - keep - 1).stat()
+        for name in ("name", "at/2999-01-01"):
+            assert not (mount.snapshots / name).exists()
+        assert "Read-only" in run("mkdir", mount.snapshots / "name", code=1).stderr
+
+
+def test_a_foreign_environment_may_have_more_directories_than_reader_slots(tmp_path: Path) -> None:
+    """A plain environment has 126 reader slots; one of them holds as many commits as the mount is to keep."""
+    with _foreign(tmp_path / "db") as commit, mounted(tmp_path / "db", tmp_path / "mnt", "--keep=1000") as mount:
+        for _ in range(300):
+            newest = commit()
+            assert (mount.live / "data.mdb").stat().st_size > 0
+        assert mount.txids() == list(range(newest - 300, newest + 1))

@@ -11,7 +11,7 @@ import pytest
 from cowfs import Store
 from cowfs.mount import walks as module
 from cowfs.mount.walks import Walks
-from cowfs.views.history import History
+from cowfs.views.history import History, Seen
 from cowfs.views.snapshot import Snapshot
 
 
@@ -53,13 +53,19 @@ class _Scene:
         self._store.transact([{":note/text": f"note {next(self._numbers)}"}])
         return self.history.newest()
 
+    def latest(self, pid: int) -> Snapshot:
+        return self.walks.sees(pid, "latest", self.history.newest)
+
+    def list_latest(self, pid: int) -> None:
+        self.walks.list_moving(pid, "latest", self.history.newest)
+
     def after(self, seconds: float) -> None:
         self.clock.now += seconds
         self.walks.expire()
 
     def held(self) -> list[int]:
         self.walks.expire()
-        return [snapshot.txid for snapshot in self.history.snapshots()]
+        return list(self.history.txids())
 
 
 @pytest.fixture
@@ -70,7 +76,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Scene]:
     monkeypatch.setattr(_Process, "gone", frozenset())
     monkeypatch.setattr(_Process, "watched", 0)
     with Store.create(tmp_path / "db", {":note/text": {}}, durability="none") as store:
-        history = History(store.env, keep=0)
+        history = Seen(store.env, keep=0)
         scene = _Scene(store, history, clock)
         scene.commit()
         yield scene
@@ -83,80 +89,80 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Scene]:
 def test_a_process_that_has_listed_nothing_sees_the_newest(scene: _Scene) -> None:
     for _ in range(3):
         newest = scene.commit()
-        assert scene.walks.latest(7) is newest
+        assert scene.latest(7) is newest
         assert scene.held() == [newest.txid]
 
 
 def test_a_process_that_lists_latest_is_bound_and_others_are_not(scene: _Scene) -> None:
     bound = scene.history.newest()
-    scene.walks.list_latest(7)
+    scene.list_latest(7)
     newest = scene.commit()
-    assert scene.walks.latest(7) is bound
-    assert scene.walks.latest(8) is newest
+    assert scene.latest(7) is bound
+    assert scene.latest(8) is newest
     assert scene.held() == [bound.txid, newest.txid]
 
 
 def test_listing_again_in_the_same_walk_keeps_the_binding(scene: _Scene) -> None:
     bound = scene.history.newest()
-    scene.walks.list_latest(7)
+    scene.list_latest(7)
     for _ in range(5):
         scene.after(0.9)
-        scene.walks.use(7, bound)
+        scene.walks.use(7, bound.txid)
         scene.after(0.9)
         scene.commit()
-        scene.walks.list_latest(7)
-        assert scene.walks.latest(7) is bound
+        scene.list_latest(7)
+        assert scene.latest(7) is bound
 
 
 def test_listing_again_later_binds_anew_although_the_kernel_looks_at_latest_on_the_way(scene: _Scene) -> None:
-    scene.walks.list_latest(7)
+    scene.list_latest(7)
     newest = scene.commit()
     scene.after(1.1)
-    scene.walks.latest(7)
-    scene.walks.list_latest(7)
-    assert scene.walks.latest(7) is newest
+    scene.latest(7)
+    scene.list_latest(7)
+    assert scene.latest(7) is newest
 
 
 def test_listing_while_a_file_is_open_keeps_the_binding(scene: _Scene) -> None:
     bound = scene.history.newest()
-    scene.walks.list_latest(7)
+    scene.list_latest(7)
     scene.walks.opened(7, bound)
     newest = scene.commit()
     scene.after(500)
-    scene.walks.list_latest(7)
-    assert scene.walks.latest(7) is bound
+    scene.list_latest(7)
+    assert scene.latest(7) is bound
     scene.walks.closed(7, bound)
     scene.after(1.1)
-    scene.walks.list_latest(7)
-    assert scene.walks.latest(7) is newest
+    scene.list_latest(7)
+    assert scene.latest(7) is newest
 
 
 def test_a_binding_ends_after_a_minute_without_use(scene: _Scene) -> None:
     bound = scene.history.newest()
-    scene.walks.list_latest(7)
+    scene.list_latest(7)
     newest = scene.commit()
     scene.after(59)
-    assert scene.walks.latest(7) is bound
+    assert scene.latest(7) is bound
     scene.after(2)
-    assert scene.walks.latest(7) is newest
+    assert scene.latest(7) is newest
     assert scene.held() == [newest.txid]
     assert _Process.watched == 0
 
 
 def test_use_prolongs_a_binding(scene: _Scene) -> None:
     bound = scene.history.newest()
-    scene.walks.list_latest(7)
+    scene.list_latest(7)
     scene.commit()
     for _ in range(5):
         scene.after(50)
-        scene.walks.use(7, bound)
-    assert scene.walks.latest(7) is bound
+        scene.walks.use(7, bound.txid)
+    assert scene.latest(7) is bound
 
 
 def test_a_process_that_goes_on_for_ever_does_not_hold_all_it_ever_listed(scene: _Scene) -> None:
     for _ in range(20):
         newest = scene.commit()
-        scene.walks.list_latest(7)
+        scene.list_latest(7)
         scene.walks.list_snapshot(7, newest)
         scene.after(20)
     assert len(scene.held()) <= 4
@@ -164,19 +170,19 @@ def test_a_process_that_goes_on_for_ever_does_not_hold_all_it_ever_listed(scene:
 
 def test_a_process_that_ended_holds_nothing(scene: _Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = scene.history.newest()
-    scene.walks.list_latest(7)
+    scene.list_latest(7)
     scene.walks.opened(7, bound)
     newest = scene.commit()
     monkeypatch.setattr(_Process, "gone", frozenset({7}))
-    assert scene.walks.latest(7) is newest  # another process with its id
+    assert scene.latest(7) is newest  # another process with its id
     assert scene.held() == [newest.txid]
 
 
 def test_a_process_that_cannot_be_seen_is_never_bound(scene: _Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Process, "gone", frozenset({9}))
     for pid in (0, 9):
-        scene.walks.list_latest(pid)
+        scene.list_latest(pid)
         scene.walks.list_snapshot(pid, scene.history.newest())
         newest = scene.commit()
-        assert scene.walks.latest(pid) is newest
+        assert scene.latest(pid) is newest
         assert scene.held() == [newest.txid]

@@ -30,6 +30,7 @@ from cowfs.pages.env import Env
 from cowfs.pages.failure import domain_error
 from cowfs.pages.hold import Hold
 from cowfs.pages.image import pages_in_use
+from cowfs.pages.locktable import LockTable
 from tests.commands import CHECKOUT, in_private_mounts, python
 
 from .writer import require_certified, writing
@@ -367,20 +368,20 @@ def test_a_meta_page_damaged_beside_us_is_an_error(env: Env) -> None:
 
 def test_a_commit_between_the_looks_is_noticed(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     """First two commits before the meta page is read, then one after it was read."""
-    begin, commits = Env._begin_read, iter([(0, 2), (0, 0), (0, 0), (1, 0), (0, 0), (0, 0)])
+    look, commits = LockTable.newest_txnid, iter([(0, 2), (0, 0), (1, 0), (0, 0), (0, 0)])
 
-    def late(self: Env) -> lmdb.Transaction[bytes]:
+    def late(self: LockTable) -> int:
         before, after = next(commits)
         write(before)
-        raw = begin(self)
+        txnid = look(self)
         write(after)
-        return raw
+        return txnid
 
     def write(commits: int) -> None:
         for _ in range(commits):
             put(env, b"key", b"value after %d" % env.newest_txnid())
 
-    monkeypatch.setattr(Env, "_begin_read", late)
+    monkeypatch.setattr(LockTable, "newest_txnid", late)
     with env.hold() as hold:
         assert (hold.root.txnid, hold.get(b"a", b"key")) == (4, b"value after 3")
     assert list(commits) == []
@@ -423,29 +424,40 @@ def held_elsewhere(path: Path, count: int, holder: str = HOLDER) -> Iterator[sub
 
 
 def test_full_reader_slots_are_an_error_until_one_is_let_go(tmp_path: Path) -> None:
-    """LMDB's first opener says how many there are; whoever comes later has to live with it."""
-    (tmp_path / "db").mkdir()
-    with held_elsewhere(tmp_path / "db", 2, STOCK_HOLDER), Env.open(tmp_path / "db", readonly=True) as env:
-        first, _second = env.hold(), env.hold()
-        with pytest.raises(ReadersFull, match="all reader slots"):
-            env.hold()
-        assert len(env.readers()) == 4
-        first.close()
-        with env.hold() as third:
-            assert third.root == first.root
+    """LMDB's first opener says how many there are; whoever comes later has to live with it. A process needs one."""
+    program = """
+        import sys
+        from pathlib import Path
+        from cowfs.errors import ReadersFull
+        from cowfs.pages.env import Env
+        try:
+            with Env.open(Path(sys.argv[1]), readonly=True) as env:
+                print(env.hold().root.txnid)
+        except ReadersFull as error:
+            print(error)
+    """
+    path = tmp_path / "db"
+    path.mkdir()
+    with held_elsewhere(path, 3, STOCK_HOLDER):
+        with Env.open(path, readonly=True) as env:
+            holds = [env.hold() for _ in range(20)]
+            assert len(env.readers()) == 4
+            assert "all reader slots are taken" in python(program, path)
+            for hold in holds:
+                hold.close()
+            assert len(env.readers()) == 3
+        assert python(program, path) == "0\n"
 
 
 def test_slots_of_killed_processes_are_freed(tmp_path: Path) -> None:
     Env.create(tmp_path / "db").close()
     with Env.open(tmp_path / "db", durable=False) as env:
-        for _ in range(2):
-            with held_elsewhere(tmp_path / "db", 505) as process:
-                process.send_signal(signal.SIGKILL)
-                process.wait(10)
-            assert len(env.readers()) >= 505
-            holds = [env.hold() for _ in range(20)]
-            assert len(env.readers()) == 20
-            del holds
+        with held_elsewhere(tmp_path / "db", 510, STOCK_HOLDER) as process:
+            process.send_signal(signal.SIGKILL)
+            process.wait(10)
+        assert len(env.readers()) == 510
+        with env.hold() as hold:
+            assert env.readers() == [(os.getpid(), hold.root.txnid)]
         with held_elsewhere(tmp_path / "db", 5) as process:
             process.kill()
             process.wait(10)

@@ -187,9 +187,13 @@ DAMAGES: dict[str, tuple[Damage, list[str]]] = {
     ),
     "a damaged row": (
         lambda txn: txn.put(b"log", e(2), b"\0" * 20),
-        ["the log's row of transaction 2 is damaged", "the newest transaction of the log is 2 of 1970"],
+        [
+            "the log's row of transaction 2 is damaged",
+            "the log: transaction 2 is of 1970",
+            "the newest transaction of the log is 2 of 1970",
+        ],
     ),
-    "no row": (lambda txn: delete(txn, b"log", e(2)), ["the newest transaction of the log is 0 of 1970-01-01"]),
+    "no row": (lambda txn: delete(txn, b"log", e(2)), ["the newest transaction of the log is 1 of "]),
     "a row of an impossible instant": (
         lambda txn: txn.put(b"log", e(1), b"\x0f" + b"\xff" * 7 + b"\0" * 8),
         ["the log's row of transaction 1 is damaged", "the log: transaction 2 is of "],

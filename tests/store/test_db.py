@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from datetime import datetime, timezone
 from typing import Any
 
@@ -210,19 +211,24 @@ def test_a_db_is_frozen(family: Store) -> None:
 
 def test_an_empty_db(make_store: MakeStore) -> None:
     with make_store().db() as db:
-        assert (db.txid, db.instant, db.datom_count, dict(db.schema)) == (1, None, 0, {})
-        assert not [*db.entities(), *db.transactions(), *db.export()]
+        assert (db.txid, db.datom_count, dict(db.schema)) == (1, 0, {})
+        assert [row.instant for row in db.transactions()] == [db.instant], "when it was made"
+        assert not [*db.entities(), *db.datoms("eav"), *db.export()]
         assert repr(db) == "<Db txid=1 datoms=0>"
 
 
 def test_a_dropped_db_lets_its_root_go(family: Store) -> None:
     db = family.db()
+    held = family.env.readers()
+    assert held == [(os.getpid(), db.txid)]
+    family.transact([{":db/id": 1, ":person/age": 1}])
     closed = family.db()
-    assert len(family.env.readers()) == 2
-    closed.close()
-    closed.close()
+    assert family.env.readers() == held, "a process holds all from the oldest on"
     del db
     gc.collect()
+    assert [txnid for _pid, txnid in family.env.readers()] == [closed.txid]
+    closed.close()
+    closed.close()
     assert family.env.readers() == []
 
 
@@ -245,10 +251,10 @@ def test_the_log(family: Store) -> None:
         assert row.retracted == (Datom(3, ":person/name", "Cid", first, False), Datom(3, ":person/age", 9, first, False))
         assert row.instant == report.instant
         assert abs((row.instant - datetime.now(timezone.utc)).total_seconds()) < 60
-        assert [found.txid for found in db.transactions()] == [first, report.txid]
-        assert [found.txid for found in db.transactions(reverse=True)] == [report.txid, first]
+        assert [found.txid for found in db.transactions()] == [1, first, report.txid]
+        assert [found.txid for found in db.transactions(reverse=True)] == [report.txid, first, 1]
         assert [found.txid for found in db.transactions(report.txid)] == [report.txid]
-        assert [found.txid for found in db.transactions(0, report.txid)] == [first]
+        assert [found.txid for found in db.transactions(2, report.txid)] == [first]
         assert db.log(0) is db.log(-1) is db.log(2**64) is db.log(report.txid + 1) is None
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from cowfs import Store
+from cowfs.store.retention import Retention
 from tests.commands import run
 from tests.copies import silent
 from tests.mounted import Mount, mounted
@@ -31,9 +32,11 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> _Copied:
     """The backup after the second of two commits that one cannot tell apart by their second and page count."""
     directory = tmp_path_factory.mktemp("second")
     database, target = directory / "db", directory / "backup"
-    with Store.create(database, {":note/text": {}}, durability="none") as store:
+    with Store.create(database, {":note/text": {}}, durability="none", retention=Retention(commits=0)) as store:
         entity = store.transact([{":db/id": -1, ":note/text": "first"}]).tempids[-1]
-        with mounted(database, directory / "mnt", "--keep=0") as mount:
+        for number in range(64):  # so that there are free pages to use again
+            store.transact([[":db/add", entity, ":note/text", f"before {number}"]])
+        with mounted(database, directory / "mnt") as mount:
             for number in range(_TRIES):
                 first = _commit_and_copy(store, mount, target, entity, f"odd-{number:04}")
                 second = _commit_and_copy(store, mount, target, entity, f"even{number:04}")

@@ -17,8 +17,9 @@ from cowfs.errors import NotFound, UnsupportedFormat
 from cowfs.pages.env import Env
 from cowfs.pages.freelist import read_free_pages
 from cowfs.store.layout import FORMAT_KEY, META, Format
-from cowfs.views.history import History
-from cowfs.views.node import Directory, File, Node
+from cowfs.store.retention import Retention
+from cowfs.views.history import Retained, Seen, open_history
+from cowfs.views.node import Directory, File, Node, Stability
 from cowfs.views.tree import Tree
 
 from .conftest import SCHEMA, add, put
@@ -26,26 +27,26 @@ from .conftest import SCHEMA, add, put
 
 @pytest.fixture
 def tree(store: Store) -> Iterator[Tree]:
-    history = History(store.env, keep=10)
+    history = Retained(store.env)
     yield Tree(history)
     history.close()
 
 
 @pytest.fixture
 def foreign_tree(foreign: Env) -> Iterator[Tree]:
-    history = History(foreign, keep=10)
+    history = Seen(foreign, keep=10)
     yield Tree(history)
     history.close()
 
 
 def at(tree: Tree, path: str) -> Node:
-    return tree.node(path, tree.history.newest())
+    return tree.node(path)
 
 
 def listed(tree: Tree, path: str) -> list[str]:
     directory = at(tree, path)
     assert isinstance(directory, Directory)
-    return [name for name, _node in directory.children()]
+    return [entry.name for entry in directory.entries()]
 
 
 def content(node: Node) -> bytes:
@@ -58,8 +59,8 @@ def walk(tree: Tree, path: str = "/") -> Iterator[tuple[str, Node]]:
     node = at(tree, path)
     yield path, node
     if isinstance(node, Directory):
-        for name, _child in node.children():
-            yield from walk(tree, f"{path.rstrip('/')}/{name}")
+        for entry in node.entries():
+            yield from walk(tree, f"{path.rstrip('/')}/{entry.name}")
 
 
 def test_the_top(tree: Tree) -> None:
@@ -71,36 +72,35 @@ def test_each_commit_is_a_directory(store: Store, tree: Tree) -> None:
     commits = [tree.history.newest().txid]
     for number in range(3):
         commits.append(add(store, f"item {number}"))
-        assert listed(tree, "/snapshots") == [*map(str, commits), "latest"]
+        assert listed(tree, "/snapshots") == ["1", *map(str, commits), "latest"]
     for place in ("/live", "/snapshots/latest", *(f"/snapshots/{txid}" for txid in commits)):
         assert listed(tree, place) == ["data.mdb", "schema.json", "snapshot.json"]
     assert [json.loads(content(at(tree, f"/snapshots/{txid}/snapshot.json")))["txid"] for txid in commits] == commits
 
 
-def test_a_listing_is_whole_though_commits_are_retired_meanwhile(store: Store, tree: Tree) -> None:
+def test_a_listing_is_whole_though_commits_are_given_up_meanwhile(store: Store, tree: Tree) -> None:
     for number in range(12):
         add(store, f"item {number}")
-        tree.history.newest()
     before = listed(tree, "/snapshots")
     names = []
     directory = at(tree, "/snapshots")
     assert isinstance(directory, Directory)
-    for name, _node in directory.children():
-        names.append(name)
-        add(store, f"while {name} is listed")
-        tree.history.newest()
+    for entry in directory.entries():
+        names.append(entry.name)
+        add(store, f"while {entry.name} is listed")
+        store.retain(Retention(commits=0))
     assert names == before
-    assert len(set(names) & set(listed(tree, "/snapshots"))) == 1, "all but latest were retired"
+    tree.history.newest()
+    assert len(set(names) & set(listed(tree, "/snapshots"))) == 1, "all but latest were given up"
 
 
 def test_what_is_listed_is_what_its_path_leads_to(store: Store, tree: Tree) -> None:
     add(store, "second")
     for path, node in walk(tree):
         if isinstance(node, Directory):
-            for name, child in node.children():
+            for name, inode, directory in node.entries():
                 found = at(tree, f"{path}/{name}")
-                assert (type(found), found.inode, found.frozen) == (type(child), child.inode, child.frozen)
-                assert found.attributes() == child.attributes()
+                assert (found.inode, isinstance(found, Directory)) == (inode, directory)
 
 
 def test_inodes_are_unique(store: Store, tree: Tree) -> None:
@@ -108,7 +108,7 @@ def test_inodes_are_unique(store: Store, tree: Tree) -> None:
         add(store, f"item {number}")
         tree.history.newest()
     nodes = list(walk(tree))
-    assert len({node.inode for _path, node in nodes}) == len(nodes) == 2 + 4 * 7
+    assert len({node.inode for _path, node in nodes}) == len(nodes) == 2 + 4 * 8
     assert all(0 < node.inode < 2**64 for _path, node in nodes)
 
 
@@ -125,17 +125,16 @@ def test_inodes_stay_while_the_commit_changes(store: Store, tree: Tree) -> None:
 
 
 def test_only_a_commit_by_its_txid_is_frozen(tree: Tree) -> None:
-    txid = str(tree.history.newest().txid)
     for path, node in walk(tree):
-        assert node.frozen == (txid in path.split("/"))
+        assert (node.stability is Stability.FROZEN) == any(name.isdigit() for name in path.split("/"))
 
 
 def test_latest_is_what_the_caller_says(store: Store, tree: Tree) -> None:
     bound = tree.history.newest().retain()
     second = add(store, "second")
-    latest = tree.node("/snapshots/latest/snapshot.json", bound)
+    latest = tree.node("/snapshots/latest/snapshot.json", lambda _name, _resolve: bound)
     assert json.loads(content(latest))["txid"] == bound.txid == second - 1
-    assert json.loads(content(tree.node("/live/snapshot.json", bound)))["txid"] == second
+    assert json.loads(content(tree.node("/live/snapshot.json", lambda _name, _resolve: bound)))["txid"] == second
     bound.release()
 
 
@@ -173,7 +172,7 @@ def test_a_name_that_is_none_is_not_found(tree: Tree, place: str, name: str) -> 
 
 def test_other_spellings_of_a_commit_are_not_found(store: Store, tree: Tree) -> None:
     txid = tree.history.newest().txid
-    assert at(tree, f"/snapshots/{txid}").frozen
+    assert at(tree, f"/snapshots/{txid}").stability is Stability.FROZEN
     for spelling in (f"0{txid}", f"+{txid}", f" {txid}", f"{txid} ", f"{txid}.", f"{txid}\n", f"0x{txid:x}"):
         with pytest.raises(NotFound):
             at(tree, f"/snapshots/{spelling}")
@@ -269,5 +268,5 @@ def test_a_store_of_a_later_format_is_refused(foreign: Env) -> None:
         txn.create([META])
         txn.put(META, FORMAT_KEY, Format(99, strict=False).pack())
     with pytest.raises(UnsupportedFormat):
-        History(foreign, keep=1)
+        open_history(foreign, keep=1)
     assert foreign.readers() == [], "nothing is held"

@@ -1,0 +1,247 @@
+"""What a database retains, for the commands that tell about it: how it is opened, described in JSON, and told to people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cowfs import txid as txids
+from cowfs.cli.table import shown
+from cowfs.errors import AccessDenied, InputError, NotADatabase
+from cowfs.pages.env import Env
+from cowfs.pages.reading import reading
+from cowfs.pages.tree import TreeReader
+from cowfs.store.db import Db, store_at
+from cowfs.store.named import NamedSnapshot
+from cowfs.store.retention import read_events, read_retention
+from cowfs.store.timeline import Timeline, hold_timeline
+from cowfs.store.values import instant_text, parse_instant
+from cowfs.units import duration_text, exact_bytes_text, parse_duration
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A database that is open for reading: a reader of its newest root, which is held.
+
+    ``env`` is None for a copy, in which nobody can be writing, and where others may not be kept from writing. ``db`` is None
+    when it is no store. ``timeline`` is None without either; ``alone`` says that it is a copy, so that its newest commit is
+    its only one.
+    """
+
+    path: Path
+    reader: TreeReader
+    env: Env | None
+    db: Db | None
+    timeline: Timeline | None
+    alone: bool
+
+    def require_store(self) -> Db:
+        """Return the store's newest commit. Raises ``NotADatabase`` when there is no store."""
+        if self.db is None:
+            raise NotADatabase(f"{self.path}: an LMDB environment, but not a cowfs store")
+        return self.db
+
+    def retains(self, txid: int) -> bool | None:
+        """Whether a commit is retained; None when that cannot be known."""
+        if self.timeline is not None:
+            return txid in self.timeline
+        newest = self.db is not None and txid == self.db.txid
+        return newest if newest or self.alone else None
+
+    def readers(self) -> list[dict[str, Any]] | None:
+        """Return which other processes hold which commit; None when that cannot be known.
+
+        A commit that is held keeps its pages, and those of all after it, from being used again.
+        """
+        if self.env is None:
+            return [] if self.alone else None
+        self.env.evict_dead_readers()
+        newest = self.reader.root.txnid
+        return [self._reader(pid, min(txnid, newest)) for pid, txnid in self.env.readers() if pid != os.getpid()]
+
+    def _reader(self, pid: int, txnid: int) -> dict[str, Any]:
+        document: dict[str, Any] = {"pid": pid, "txnid": txnid, "behind": self.reader.root.txnid - txnid}
+        if self.timeline is not None:
+            document["txid"] = txid = self.timeline.newest - document["behind"]
+            document["bytes"] = self.timeline.bytes_between(txid, self.timeline.newest)
+        return document
+
+
+@contextmanager
+def opened(database: Path, *, insist: bool = False, costs: bool = False) -> Iterator[Opened]:
+    """Open ``database``, which may be a backup or a directory of a mount: nothing is created there.
+
+    ``insist`` raises ``AccessDenied`` where what is retained cannot be known; ``costs`` holds all that is retained, so that
+    its bytes can be asked for. Raises what opening raises, ``NotADatabase`` only where there is no LMDB at all.
+    """
+    alone = not os.path.exists(database / "lock.mdb")  # noqa: PTH110 - Path.exists raises without permission
+    env = None if alone else _env(database, insist=insist)
+    if env is None:
+        with reading(database) as reader:
+            yield Opened(database, reader, None, store_at(reader, reader.root.txnid), None, alone)
+        return
+    with env, ExitStack() as holds:
+        reader = holds.enter_context(env.hold())
+        db = store_at(reader, reader.root.txnid)
+        timeline = None if db is None else Timeline(env, reader)
+        if timeline is not None and costs:
+            timeline = holds.enter_context(hold_timeline(env))
+            reader = timeline.reader
+            db = Db(reader, reader.root.txnid)
+        yield Opened(database, reader, env, db, timeline, alone)
+
+
+def _env(database: Path, *, insist: bool) -> Env | None:
+    try:
+        return Env.open(database, readonly=True)
+    except AccessDenied:
+        if insist:
+            raise
+        return None
+
+
+def find(timeline: Timeline, text: str, now: datetime) -> int:
+    """Return the txid of the commit that a user names: by a snapshot's name, a txid, an instant, or how long ago it was.
+
+    Raises ``BadParameter`` for what is none of these, ``NotFound`` for a commit that is not retained.
+    """
+    if text in timeline.named:
+        return timeline.named[text].txid
+    at = parse_at(text, now)
+    if isinstance(at, datetime):
+        return timeline.at(at)
+    timeline.txnid(at)  # or NotFound
+    return at
+
+
+def parse_at(text: str, now: datetime) -> int | datetime:
+    """Return the txid or the instant that ``text`` spells, or the instant so long ago. Raises ``BadParameter``."""
+    txid = txids.parse(text)
+    if txid is not None:
+        return txid
+    with suppress(InputError):
+        return _before(now, parse_duration(text))
+    with suppress(InputError, OverflowError):
+        return parse_instant(text).astimezone(timezone.utc)
+    expected = "no snapshot, no txid, no instant like 2026-11-22T10:00:00Z and no time ago like 5m or 7d"
+    raise click.BadParameter(f"{text!r} is {expected}", param_hint="--at")
+
+
+def _before(now: datetime, seconds: int) -> datetime:
+    """Return the instant so many seconds before ``now``, or the beginning of time."""
+    try:
+        return now - timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=timezone.utc)
+
+
+# -- as a document --------------------------------------------------------------------------------------------------------
+
+
+def describe(source: Opened, now: datetime) -> dict[str, Any] | None:
+    """Return what is retained, as JSON; None when it is no store, or when that cannot be known."""
+    db, timeline = source.db, source.timeline
+    if db is None or (timeline is None and not source.alone):
+        return None
+    newest = _commit(db.txid, db.instant, now)
+    if timeline is None:
+        document = {"commits": 1, "oldest": newest, "bytes": 0, "snapshots": []}
+    else:
+        document = {
+            "commits": len(timeline),
+            "oldest": _commit(timeline.horizon, timeline.instant(timeline.horizon), now),
+            "bytes": timeline.bytes_held,
+            "snapshots": describe_snapshots(timeline, now),
+        }
+    return {
+        **document,
+        "newest": newest,
+        "bounds": read_retention(source.reader).to_json(),
+        "events": read_events(source.reader),
+    }
+
+
+def describe_snapshots(timeline: Timeline, now: datetime) -> list[dict[str, Any]]:
+    """Return the named snapshots as JSON, the oldest commit first."""
+    held = timeline.bytes_of_names()
+    return [_snapshot(timeline, snapshot, held[snapshot.name], now) for snapshot in timeline.named.values()]
+
+
+def _snapshot(timeline: Timeline, snapshot: NamedSnapshot, held: int, now: datetime) -> dict[str, Any]:
+    return {
+        **_commit(snapshot.txid, timeline.instant(snapshot.txid), now),
+        "name": snapshot.name,
+        "named": instant_text(snapshot.instant),
+        "owner": snapshot.owner,
+        "reason": snapshot.reason,
+        "expires": None if snapshot.expires is None else instant_text(snapshot.expires),
+        "bytes": held,
+    }
+
+
+def _commit(txid: int, instant: datetime | None, now: datetime) -> dict[str, Any]:
+    """Return a commit as JSON; its age is in seconds. A store's first commit has no instant: nothing was transacted."""
+    age = None if instant is None else max(round((now - instant).total_seconds(), 3), 0)
+    return {"txid": txid, "instant": None if instant is None else instant_text(instant), "age": age}
+
+
+# -- in words -------------------------------------------------------------------------------------------------------------
+
+
+def bounds_text(bounds: dict[str, int]) -> str:
+    """Return the bounds for people."""
+    age = duration_text(bounds["age"], parts=4)
+    return f"{bounds['commits']:,} commits behind the newest, {age}, {exact_bytes_text(bounds['bytes'])}"
+
+
+def commit_text(commit: dict[str, Any]) -> str:
+    """Return a described commit for people."""
+    if commit["instant"] is None:
+        return f"txid {commit['txid']}, empty"
+    return f"txid {commit['txid']}, {commit['instant']}, {duration_text(commit['age'])} ago"
+
+
+def reader_text(reader: dict[str, Any]) -> str:
+    """Return a described reader for people."""
+    text = (
+        f"process {reader['pid']} holds commit {reader.get('txid', reader['txnid'])}, {reader['behind']:,} behind the newest"
+    )
+    return f"{text}: {exact_bytes_text(reader['bytes'])}" if reader.get("bytes") else text
+
+
+def commits_text(count: int) -> str:
+    """Return how many commits are retained, or dropped, for people."""
+    return "1 commit" if count == 1 else f"{count:,} commits"
+
+
+def snapshot_text(snapshot: dict[str, Any], now: datetime) -> str:
+    """Return a described snapshot for people."""
+    age = "" if snapshot["age"] is None else f", {duration_text(snapshot['age'])} ago"
+    holds = exact_bytes_text(snapshot["bytes"]) if snapshot["bytes"] else "nothing beyond the bounds"
+    expires = "" if snapshot["expires"] is None else f", expires {expiry_text(snapshot['expires'], now)}"
+    return f"{snapshot['name']} (txid {snapshot['txid']}{age}) holds {holds}{expires}"
+
+
+def expiry_text(expires: str | None, now: datetime) -> str:
+    """Return when a snapshot expires, for people."""
+    return "never" if expires is None else f"in {duration_text((parse_instant(expires) - now).total_seconds())}"
+
+
+def event_text(event: dict[str, Any]) -> str:
+    """Return in words what befell the history."""
+    first, last = event["first"], event["last"]
+    commits = f"commits {first} to {last}" if first < last else f"commit {first}"
+    was, are = ("were", "are") if first < last else ("was", "is")
+    happened = {
+        "lost": f"{commits} {was} given up: somebody may have written here without keeping the history",
+        "gap": f"{commits} {are} not retained: somebody has written here without recording commits",
+        "full": f"{commits} {was} given up: the disk was full",
+    }.get(event["kind"], f"{commits}: {shown(str(event['kind']))}")
+    return f"{event['instant']}  {happened}"

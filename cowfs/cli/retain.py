@@ -1,0 +1,130 @@
+"""``cowfs retain``: how much of its history a database keeps, what that costs, and what less of it would give back."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cowfs.cli.arguments import AS_JSON, DATABASE, bounds_options, changed, print_json
+from cowfs.cli.history import (
+    Opened,
+    bounds_text,
+    commit_text,
+    commits_text,
+    describe,
+    event_text,
+    opened,
+    reader_text,
+    snapshot_text,
+)
+from cowfs.cli.table import print_lines, table
+from cowfs.errors import NotFound
+from cowfs.store.store import Store
+from cowfs.store.timeline import Timeline
+from cowfs.store.values import instant_text
+from cowfs.units import exact_bytes_text
+
+_PARTS = 4  # of the history, in the table
+
+
+@click.command()
+@DATABASE
+@bounds_options
+@click.option("--upto", metavar="TXID", type=click.IntRange(0), help="Only ask what dropping up to this commit gives back.")
+@AS_JSON
+def retain(database: Path, commits: int | None, age: int | None, size: int | None, upto: int | None, as_json: bool) -> None:
+    """Show how much of its history DB keeps and what that costs; with bounds, change these, and apply them at once.
+
+    A commit is given up when any bound is exceeded, and no snapshot and no reader needs it. Bounds that are not given stay.
+    """
+    if (commits, age, size) != (None, None, None):
+        if upto is not None:
+            raise click.BadParameter("it only asks, and does not go with bounds", param_hint="--upto")
+        with Store.open(database) as store:
+            with store.timeline() as timeline:
+                bounds = timeline.retention
+            store.retain(changed(bounds, commits, age, size))
+    now = datetime.now(timezone.utc)
+    with opened(database, insist=True, costs=True) as source:
+        source.require_store()
+        document = {**(describe(source, now) or {}), "readers": source.readers() or [], "dropping": _dropping(source, upto)}
+    if as_json:
+        print_json(document if upto is None else document["dropping"][0])
+    elif upto is not None:
+        (drop,) = document["dropping"]
+        click.echo(
+            f"dropping {commits_text(drop['commits'])} up to txid {upto} gives back {exact_bytes_text(drop['bytes'])}"
+        )
+    else:
+        _print(document, now)
+
+
+def _dropping(source: Opened, upto: int | None) -> list[dict[str, Any]]:
+    """Return what dropping the commits up to ``upto`` gives back, or else up to some that say how the bytes are spread."""
+    timeline = source.timeline
+    if timeline is None:
+        if upto is not None:
+            raise NotFound("there are no older commits here")
+        return []
+    if upto is not None:
+        timeline.txnid(upto)  # or NotFound
+        if upto == timeline.newest:
+            raise NotFound(f"commit {upto} is the newest, which stays")
+        return [_drop(timeline, list(timeline), upto)]
+    txids = list(timeline)
+    older = len(txids) - 1
+    parts = {txids[older * part // _PARTS - 1] for part in range(1, _PARTS + 1) if older * part >= _PARTS}
+    named = {snapshot.txid for snapshot in timeline.named.values() if snapshot.txid < timeline.newest}
+    return [_drop(timeline, txids, txid) for txid in sorted(parts | named)]
+
+
+def _drop(timeline: Timeline, txids: list[int], upto: int) -> dict[str, Any]:
+    """Return what dropping the commits up to ``upto``, and with it, gives back."""
+    instant = timeline.instant(upto)
+    return {
+        "upto": upto,
+        "instant": None if instant is None else instant_text(instant),
+        "commits": bisect_right(txids, upto),
+        "bytes": timeline.bytes_between(timeline.horizon, upto + 1),
+        "snapshots": [snapshot.name for snapshot in timeline.named.values() if snapshot.txid == upto],
+    }
+
+
+def _print(document: dict[str, Any], now: datetime) -> None:
+    bounds = document["bounds"]
+    lines = {
+        "bounds": [bounds_text(bounds)],
+        "retained": [commits_text(document["commits"])],
+        "oldest": [commit_text(document["oldest"])],
+        "newest": [commit_text(document["newest"])],
+        "history": [f"holds {exact_bytes_text(document['bytes'])}"],
+        "held by": _held_by(document, now),
+        "events": [event_text(event) for event in document["events"]],
+    }
+    print_lines({heading: text for heading, text in lines.items() if text})
+    dropping = document["dropping"]
+    if dropping:
+        header = ("DROPPING UP TO", "COMMITTED", "COMMITS", "GIVES BACK", "SNAPSHOTS")
+        rows = [
+            (
+                f"txid {drop['upto']}",
+                drop["instant"] or "-",
+                f"{drop['commits']:,}",
+                exact_bytes_text(drop["bytes"]),
+                ", ".join(drop["snapshots"]),
+            )
+            for drop in dropping
+        ]
+        click.echo()
+        for line in table(header, rows, right=("COMMITS", "GIVES BACK")):
+            click.echo(line)
+
+
+def _held_by(document: dict[str, Any], now: datetime) -> list[str]:
+    """Return who keeps the history longer than its bounds: snapshots, and processes that read an older commit."""
+    snapshots = [f"snapshot {snapshot_text(item, now)}" for item in document["snapshots"] if item["bytes"]]
+    return [*snapshots, *(reader_text(reader) for reader in document["readers"] if reader["behind"])]

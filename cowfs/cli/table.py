@@ -1,0 +1,32 @@
+"""Results on a terminal: lines under headings, and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import click
+
+
+def print_lines(lines: Mapping[str, Sequence[str]]) -> None:
+    """Print lines, each group behind its heading."""
+    for heading, group in lines.items():
+        for number, line in enumerate(group):
+            click.echo(f"{heading if number == 0 else '':<12} {line}")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> list[str]:
+    """Return the lines of a table; the columns named in ``right`` are aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for row in (header, *rows):
+        cells = [
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for name, cell, width in zip(header, row, widths, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def shown(text: str) -> str:
+    """Return a text of a user on one line, without what would move a terminal's cursor."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))

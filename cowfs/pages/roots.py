@@ -1,0 +1,508 @@
+"""The roots of an environment that are retained: recorded in it, and held by the pin.
+
+A commit's root is known only after the commit, so each write transaction records, before anything else, the root of the
+one before it. The record is one value, in the page of the store's own state, which every commit writes anyway:
+
+``cowfs``, key ``history/roots``, little endian, ``Record``::
+
+    0 nonce, 16 bytes (of the pin) | 16 horizon u64: the oldest retained txnid | 24 txnid u64 of the commit that wrote this
+    32 counted u64, freed u64: how many pages the commits up to ``counted`` have freed since the history began
+    48 let go u64: how many of these the commits up to the horizon have freed
+    56 number of gaps u16, of roots u16, of levels u16, 2 bytes padding
+    gaps, each first u64, last u64: commits that were not recorded
+    roots, each bytes 32..152 of its meta page: the newest commit before this one (and the one before that, when somebody
+    who does not record has committed in between)
+    levels, each 8 times txnid u64, main root page u64: level k has the last 8 commits whose txnid is a multiple of 8**k
+
+The root of an older commit is found in its successor's record, and that by the levels: the smallest txnid above it leads to
+a root that is nearer, whose record leads on. Each step is a level down, so among 100,000 commits every one is at most seven
+steps away. Giving up the oldest commits is one number, the horizon; nothing else has to be written or deleted, ever.
+
+All keys that begin with ``history/`` belong to this file and not to its content: an image shows their values as zeros, so a
+copy has no history, and begins its own.
+
+The rules for the pin (``locktable`` says what it is):
+
+1. Under the write lock, before anything is written: is the pin there, with the record's nonce? Then every root from the
+   horizon on is whole. Otherwise somebody has been here who may have destroyed any of them: the history is given up, said
+   loudly, and begins anew at the newest commit.
+2. Whoever gives up roots commits the new horizon first, and raises the pin after that. The horizon never moves back. The
+   pin is ahead of the record only when the disk was full, or somebody died in between: the higher of both counts.
+3. Whoever reads an old root holds it first, and then looks whether it is still retained.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from cowfs.errors import CorruptDatabase, NotFound
+from cowfs.pages.datafile import DataFile
+from cowfs.pages.freelist import freed_pages
+from cowfs.pages.layout import META_SIZE, ROOT_BYTES, ROOT_SIZE, Root, TreeRecord, parse_root
+from cowfs.pages.locktable import NONCE_SIZE, LockTable
+from cowfs.pages.reader import Reader
+from cowfs.pages.tree import TreeReader
+from cowfs.pages.writetxn import WriteTxn
+
+log = logging.getLogger("cowfs.pages")
+
+DATABASE: Final = b"cowfs"
+OWN_KEYS: Final = b"history/"
+OWN_KEYS_END: Final = b"history0"  # the first key after them
+RECORD_KEY: Final = OWN_KEYS + b"roots"
+LOOK_EVERY: Final = 64  # commits between looks at what was freed and at what may be given up
+_FAN_OUT: Final = 8
+_MOST_GAPS: Final = 64
+_SLACK: Final = 64
+_RECORDS_KEPT: Final = 4096
+
+_HEAD = struct.Struct(f"<{NONCE_SIZE}sQQQQQHHHxx")
+_LINK = struct.Struct("<QQ")
+_COUNTS: Final = slice(56, 60)  # of gaps and roots in the packed record
+_PLAIN: Final = struct.pack("<HH", 0, 1)  # no gaps, one root
+_LINKS_AT: Final = _HEAD.size + ROOT_SIZE  # then
+_MAIN_ROOT: Final = slice(96, 104)  # of what is kept of a meta page: the first page of the main tree
+_LEVEL_SIZE: Final = _FAN_OUT * _LINK.size
+
+
+class Keeper(Protocol):
+    """Who decides what is retained, and remembers what befell it: the store. Called in a write transaction."""
+
+    def horizon(self, reader: Reader, span: Span, held: Callable[[int], int]) -> int:
+        """Return the oldest txnid of ``span`` that should be retained; ``held(txnid)`` pages are held from there on."""
+
+    def limit(self, reader: Reader, span: Span) -> int:
+        """Return the oldest txnid of ``span`` that must be retained, its newest when there is none older."""
+
+    def befell(self, txn: WriteTxn, event: Event) -> None:
+        """Remember an event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that befell the history: ``lost``, ``gap`` or ``full``, and the txnids that it concerns."""
+
+    kind: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The commits that are retained: txnids from ``horizon`` to ``newest``, without the ``gaps`` (first, last)."""
+
+    horizon: int
+    newest: int
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    def __contains__(self, txnid: int) -> bool:
+        return self.horizon <= txnid <= self.newest and not any(first <= txnid <= last for first, last in self.gaps)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the txnids, ascending."""
+        txnid = self.horizon
+        for first, last in self.gaps:
+            yield from range(txnid, first)
+            txnid = max(txnid, last + 1)
+        yield from range(txnid, self.newest + 1)
+
+    def first_from(self, txnid: int) -> int:
+        """Return the first retained txnid that is not below ``txnid``."""
+        txnid = max(txnid, self.horizon)
+        for first, last in self.gaps:
+            if first <= txnid <= last:
+                txnid = last + 1
+        return txnid
+
+    def __len__(self) -> int:
+        return self.newest + 1 - self.horizon - sum(last + 1 - max(first, self.horizon) for first, last in self.gaps)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The value under ``history/roots``; the module documents its fields."""
+
+    nonce: bytes
+    horizon: int
+    txnid: int
+    counted: int
+    freed: int
+    let_go: int = 0
+    gaps: tuple[tuple[int, int], ...] = ()
+    roots: tuple[bytes, ...] = ()
+    levels: tuple[bytes, ...] = ()
+
+    def pack(self) -> bytes:
+        """Return the value."""
+        gaps, roots, levels = self.gaps, self.roots, self.levels
+        head = _HEAD.pack(
+            self.nonce,
+            self.horizon,
+            self.txnid,
+            self.counted,
+            self.freed,
+            self.let_go,
+            len(gaps),
+            len(roots),
+            len(levels),
+        )
+        return b"".join((head, *(_LINK.pack(*gap) for gap in gaps), *roots, *levels))
+
+    @classmethod
+    def parse(cls, data: bytes | None) -> Record | None:
+        """Parse the value; None when there is none, or only zeros: then there is no history. Raises ``CorruptDatabase``."""
+        if data is None or not any(data[:NONCE_SIZE]):
+            return None
+        if len(data) < _HEAD.size:
+            raise CorruptDatabase("the record of the retained roots is damaged")
+        nonce, horizon, txnid, counted, freed, let_go, gaps, roots, levels = _HEAD.unpack_from(data)
+        roots_at = _HEAD.size + gaps * _LINK.size
+        levels_at = roots_at + roots * ROOT_SIZE
+        end = levels_at + levels * _LEVEL_SIZE
+        if len(data) != end or not horizon <= txnid:
+            raise CorruptDatabase("the record of the retained roots is damaged")
+        return cls(
+            nonce,
+            horizon,
+            txnid,
+            counted,
+            freed,
+            let_go,
+            tuple(_LINK.iter_unpack(data[_HEAD.size : roots_at])),
+            tuple([data[at : at + ROOT_SIZE] for at in range(roots_at, levels_at, ROOT_SIZE)]),
+            tuple([data[at : at + _LEVEL_SIZE] for at in range(levels_at, end, _LEVEL_SIZE)]),
+        )
+
+    def find(self, txnid: int) -> Root | None:
+        """Return the root of ``txnid`` when this record has it."""
+        for data in self.roots:
+            root = parse_root(data)
+            if root.txnid == txnid:
+                return root
+        return None
+
+    def link_above(self, txnid: int) -> tuple[int, int]:
+        """Return (txnid, main root page) of the commit above ``txnid`` that is nearest to it. Raises ``NotFound``."""
+        links = [link for level in self.levels for link in _LINK.iter_unpack(level) if link[0] > txnid]
+        if not links:
+            raise NotFound(f"commit {txnid} is not recorded")
+        return min(links)
+
+
+class Roots:
+    """The retained roots of one open environment. ``keeper`` is set by the store; without one nothing is given up.
+
+    ``enter`` and ``left`` are called for every write transaction; all else reads, at a newest root that is held.
+    """
+
+    def __init__(self, file: DataFile, table: LockTable, *, durable: bool) -> None:
+        self.keeper: Keeper | None = None
+        self._file = file
+        self._table = table
+        self._durable = durable
+        self._records: dict[int, Record] = {}  # by the txnid whose root they were read at
+        self._records_of = b""  # the nonce of the history that they belong to
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def span(self, reader: TreeReader) -> Span:
+        """Return what is retained, as of the reader's root, which is the newest."""
+        newest = reader.root.txnid
+        record = self._valid(reader)
+        if record is None:
+            return Span(newest, newest)
+        horizon = min(max(record.horizon, self._pinned()), newest)
+        return Span(horizon, newest, tuple(gap for gap in _gaps(record, newest) if gap[1] >= horizon))
+
+    def span_in(self, txn: WriteTxn) -> Span:
+        """Return what is retained, inside of a write transaction that has entered."""
+        record = Record.parse(txn.get(DATABASE, RECORD_KEY))
+        newest = txn.txnid - 1
+        return Span(newest, newest) if record is None else Span(record.horizon, newest, record.gaps)
+
+    def find(self, reader: TreeReader, txnid: int) -> Root:
+        """Return the root of a retained commit, which the caller holds already; ``reader`` is of the newest root.
+
+        Raises ``NotFound`` when it is not retained.
+        """
+        newest = reader.root
+        if txnid == newest.txnid:
+            return newest
+        if txnid not in self.span(reader):
+            raise NotFound(f"commit {txnid} is not retained")
+        return self._record_after(reader, txnid)[1]
+
+    def cost(self, reader: TreeReader, first: int, last: int) -> int:
+        """Return how many pages only the commits with first <= txnid < last use: what dropping these gives back.
+
+        ``first`` is the horizon or above it, ``last`` at most the newest commit; both are retained. Exact, and in time that
+        does not depend on how many there are.
+        """
+        return self._freed(reader, last) - self._freed(reader, first)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def enter(self, txn: WriteTxn) -> None:
+        """Verify the history, and record the root of the newest commit; the first thing in every write transaction.
+
+        In an environment that is no store it does nothing.
+        """
+        data = txn.get(DATABASE, RECORD_KEY)
+        following = self._following(data, txn.txnid)
+        if following is not None:
+            txn.put(DATABASE, RECORD_KEY, following)
+            return
+        if data is None and (self.keeper is None or next(txn.scan(DATABASE), None) is None):
+            return
+        record = self._still_valid(txn, Record.parse(data))
+        newest = txn.txnid - 1
+        meta = self._meta(newest)
+        roots: tuple[bytes, ...] = (meta,)
+        gaps = record.gaps
+        if record.txnid != newest:
+            roots, gaps = self._after_others(txn, record, meta)
+        # The newest tree has this record, also when somebody else has made it: the link is to the record, not to the commit.
+        levels = _with_link(record.levels, record.txnid, int.from_bytes(meta[_MAIN_ROOT], "little"), record.horizon)
+        record = replace(record, txnid=txn.txnid, roots=roots, gaps=gaps, levels=levels)
+        if newest % LOOK_EVERY == 0 or len(gaps) > _MOST_GAPS:
+            record = self._look(txn, record)
+        txn.put(DATABASE, RECORD_KEY, record.pack())
+        txn.horizon = record.horizon
+
+    def _following(self, data: bytes | None, txnid: int) -> bytes | None:
+        """Return the record of ``txnid`` from its predecessor's where nothing but a root and its links is new; else None.
+
+        It is what ``enter`` does in full for one commit of many, here without taking the record apart.
+        """
+        newest = txnid - 1
+        if data is None or newest % LOOK_EVERY == 0 or not self._table.pinned(data[:NONCE_SIZE], data[16:24]):
+            return None
+        last = data[24:32]
+        if last != newest.to_bytes(8, "little") or data[_COUNTS] != _PLAIN:
+            return None
+        meta = self._meta(newest)
+        parts = [data[:24], txnid.to_bytes(8, "little"), data[32 : _HEAD.size], meta]
+        at, distance = _LINKS_AT, 1
+        while newest % distance == 0:
+            if at == len(data):
+                return None  # a level is missing, as it seems
+            parts += (data[at + _LINK.size : at + _LEVEL_SIZE], last, meta[_MAIN_ROOT])
+            at += _LEVEL_SIZE
+            distance *= _FAN_OUT
+        parts.append(data[at:])
+        return b"".join(parts)
+
+    def left(self, txn: WriteTxn) -> None:
+        """The write transaction is committed: let go what it has given up."""
+        if txn.horizon:
+            self._table.raise_pin(txn.horizon)
+
+    def apply(self, txn: WriteTxn) -> None:
+        """Ask the keeper now, not at the next look, what may be given up; inside of a write transaction that has entered."""
+        record = Record.parse(txn.get(DATABASE, RECORD_KEY))
+        if record is not None:
+            record = self._look(txn, record, slack=0)
+            txn.put(DATABASE, RECORD_KEY, record.pack())
+            txn.horizon = record.horizon
+
+    def claim(self, txn: WriteTxn) -> None:
+        """See to it that there is a pin, without writing: what is committed from now on is retained."""
+        data = txn.get(DATABASE, RECORD_KEY)
+        if data is not None or self.keeper is not None:
+            self._still_valid(txn, Record.parse(data))
+
+    def give_up(self, txn: WriteTxn) -> bool:
+        """The disk is full: let go some of the oldest commits, at once; nothing is written but the pin.
+
+        What the keeper must retain is kept, and what somebody reads. Return whether there was anything to let go.
+        """
+        record, pin = Record.parse(txn.get(DATABASE, RECORD_KEY)), self._table.pin()
+        if record is None or pin is None or pin.nonce != record.nonce:
+            return False
+        horizon = max(record.horizon, pin.txnid)
+        newest = txn.txnid - 1
+        limit = min([newest, *self._held()])
+        if self.keeper is not None:
+            limit = min(limit, self.keeper.limit(txn, Span(horizon, newest, _gaps(record, newest))))
+        if horizon >= limit:
+            return False
+        target = limit - (limit - horizon) // 2
+        target = max(target - target % LOOK_EVERY, horizon + 1)  # where what was freed before has been counted
+        log.warning("the disk is full: commits %d to %d of the history are given up", horizon, target - 1)
+        self._table.raise_pin(target)
+        self._table.sync()
+        return True
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _valid(self, reader: TreeReader) -> Record | None:
+        """Return the record, when the pin says that what it promises is true."""
+        record, pin = Record.parse(reader.get(DATABASE, RECORD_KEY)), self._table.pin()
+        if record is None or pin is None or pin.nonce != record.nonce or record.txnid > reader.root.txnid:
+            return None
+        if self._records_of != record.nonce:
+            self._records.clear()
+            self._records_of = record.nonce
+        return record
+
+    def _freed(self, reader: TreeReader, upto: int) -> int:
+        """Return how many pages the commits up to the retained ``upto`` have freed since the history began."""
+        record = self._valid(reader)
+        if record is None:
+            return 0
+        counted, freed = record.horizon, record.let_go  # what was freed before that may have been used again
+        if upto < record.txnid:
+            record = self._record_after(reader, upto)[0]
+        if counted < record.counted <= upto:
+            counted, freed = record.counted, record.freed
+        return freed + freed_pages(reader, counted, upto)
+
+    def _pinned(self) -> int:
+        pin = self._table.pin()
+        return 0 if pin is None else pin.txnid
+
+    def _record_after(self, reader: TreeReader, txnid: int) -> tuple[Record, Root]:
+        """Return the record that has the root of ``txnid``, and the root. Raises ``NotFound``."""
+        record = self._valid(reader)
+        position = reader.root.txnid + 1
+        while record is not None:
+            root = record.find(txnid)
+            if root is not None:
+                return record, root
+            link, pgno = record.link_above(txnid)
+            if link >= position:
+                raise CorruptDatabase(f"the records of the retained roots run in a circle at {link}", pgno)
+            record, position = self._record_at(reader, link, pgno), link
+        raise NotFound(f"commit {txnid} is not retained")
+
+    def _record_at(self, reader: TreeReader, txnid: int, pgno: int) -> Record | None:
+        """Return the record that the commit ``txnid`` has, whose main tree begins at page ``pgno``."""
+        record = self._records.get(txnid)
+        if record is None:
+            main = TreeRecord(0, 0, 0, 0, 0, 0, 0, pgno)
+            root = replace(reader.root, txnid=txnid, main=main)
+            record = Record.parse(TreeReader(self._file, root).get(DATABASE, RECORD_KEY))
+            if record is None or record.txnid != txnid:
+                raise CorruptDatabase(f"commit {txnid} has no record of the roots before it", pgno)
+            if len(self._records) >= _RECORDS_KEPT:
+                self._records.clear()
+            self._records[txnid] = record
+        return record
+
+    def _still_valid(self, txn: WriteTxn, record: Record | None) -> Record:
+        """Return the record with the horizon that is true now, or, when there is no history to trust, one that begins."""
+        pin = self._table.pin()
+        newest = txn.txnid - 1
+        ours = record is not None and pin is not None and pin.nonce == record.nonce
+        if record is not None and pin is not None and ours and max(pin.txnid, record.txnid) <= newest:
+            if pin.txnid <= record.horizon:
+                return record
+            self._tell(txn, Event("full", record.horizon, pin.txnid - 1))
+            return self._move(TreeReader(self._file, parse_root(self._meta(newest))), record, pin.txnid)
+        if pin is None or pin.txnid > newest or (record is not None and pin.txnid < newest):
+            nonce = os.urandom(NONCE_SIZE)
+            self._table.claim_pin(newest, nonce)
+            if self._durable:
+                self._table.sync()
+        else:
+            nonce = pin.nonce  # of somebody who has claimed it, and has not committed
+        if record is not None and record.horizon < newest:  # else nothing is lost, or this is a copy whose ids begin anew
+            log.warning(
+                "somebody may have written this environment without keeping its history: commits %d to %d are given up",
+                record.horizon,
+                newest - 1,
+            )
+            self._tell(txn, Event("lost", record.horizon, newest - 1))
+        return Record(nonce, newest, newest, newest, 0)
+
+    def _tell(self, txn: WriteTxn, event: Event) -> None:
+        if self.keeper is not None:
+            self.keeper.befell(txn, event)
+
+    def _after_others(
+        self, txn: WriteTxn, record: Record, meta: bytes
+    ) -> tuple[tuple[bytes, ...], tuple[tuple[int, int], ...]]:
+        """Somebody has committed without recording: return the roots that can still be had, and the gaps."""
+        newest = txn.txnid - 1
+        last = record.txnid  # its root was not recorded yet
+        if newest == last + 1:
+            return (self._meta(last), meta), record.gaps
+        before = self._meta(newest - 1)
+        gap = (last, newest - 2)
+        log.warning("somebody has written this environment without recording its commits: %d to %d are not retained", *gap)
+        self._tell(txn, Event("gap", *gap))
+        return (before, meta), (*record.gaps, gap) if record.horizon <= gap[1] else record.gaps
+
+    def _look(self, txn: WriteTxn, record: Record, slack: int = _SLACK) -> Record:
+        """Count what was freed since the last look, and give up what the keeper does not want to retain.
+
+        Not for less than one in ``slack`` of what stays: moving the horizon costs some reads.
+        """
+        newest = txn.txnid - 1
+        reader = TreeReader(self._file, parse_root(record.roots[-1]))
+        freed = record.freed + freed_pages(reader, record.counted, newest)
+        record = replace(record, counted=newest, freed=freed)
+        wanted = record.horizon
+        if self.keeper is not None:
+            span = Span(record.horizon, newest, record.gaps)
+            wanted = self.keeper.horizon(txn, span, lambda txnid: freed - self._freed(reader, span.first_from(txnid)))
+            wanted = min(wanted, self.keeper.limit(txn, span))
+        if len(record.gaps) > _MOST_GAPS:
+            wanted = max(wanted, record.gaps[-_MOST_GAPS][1] + 1)
+        wanted = min([wanted, newest, *self._held()])
+        if wanted <= record.horizon or (slack and wanted - record.horizon < (newest - wanted) // slack):
+            return record
+        return self._move(reader, record, wanted)
+
+    def _move(self, reader: TreeReader, record: Record, horizon: int) -> Record:
+        """Return the record with a higher horizon: that, or the next commit that is recorded."""
+        newest = reader.root.txnid
+        horizon = Span(horizon, newest, _gaps(record, newest)).first_from(horizon)
+        gaps = tuple(gap for gap in record.gaps if gap[1] > horizon)
+        levels = record.levels[: 1 + _levels_for(newest - horizon)]
+        return replace(record, horizon=horizon, let_go=self._freed(reader, horizon), gaps=gaps, levels=levels)
+
+    def _held(self) -> Iterable[int]:
+        held = self._table.oldest_held()
+        return () if held is None else (held,)
+
+    def _meta(self, txnid: int) -> bytes:
+        """Return what the meta page of the commit ``txnid``, one of the last two, says of its root."""
+        slot = txnid & 1
+        meta = self._file.pread(META_SIZE, slot * self._file.page_size)
+        if meta[144:152] != txnid.to_bytes(8, "little"):
+            raise CorruptDatabase(f"it is not that of transaction {txnid}, which LMDB says is there", slot)
+        return meta[ROOT_BYTES]
+
+
+def _gaps(record: Record, newest: int) -> tuple[tuple[int, int], ...]:
+    """Return the gaps as of the commit ``newest``: what others have committed meanwhile is not recorded before our next."""
+    return record.gaps if record.txnid >= newest else (*record.gaps, (record.txnid, newest - 1))
+
+
+def _levels_for(commits: int) -> int:
+    """Return how many levels above the first are of use among so many commits."""
+    levels = 0
+    while commits >= _FAN_OUT ** (levels + 1):
+        levels += 1
+    return levels
+
+
+def _with_link(levels: tuple[bytes, ...], txnid: int, pgno: int, horizon: int) -> tuple[bytes, ...]:
+    """Return ``levels`` with one more commit."""
+    link = _LINK.pack(txnid, pgno)
+    if txnid % _FAN_OUT:  # seven times of eight
+        return (levels[0][_LINK.size :] + link if levels else link.rjust(_LEVEL_SIZE, b"\0"), *levels[1:])
+    result = list(levels)
+    for level in range(1 + _levels_for(txnid - horizon)):
+        if txnid % _FAN_OUT**level:
+            break
+        if level == len(result):
+            result.append(bytes(_LEVEL_SIZE))
+        result[level] = result[level][_LINK.size :] + link
+    return tuple(result)

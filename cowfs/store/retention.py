@@ -1,0 +1,127 @@
+"""``Retention``: how much of the history a store keeps, a property of the store itself; and ``Keeper``, which sees to it.
+
+Under ``retention`` in the ``cowfs`` database, JSON: ``{"commits": 10000, "age": 604800, "bytes": 1073741824}``. A commit is
+given up when any of the bounds is exceeded, and no named snapshot and no reader needs it:
+
+- ``commits``: so many behind the newest are kept (one at least);
+- ``age``, seconds: what the store held at any moment within that time can be seen;
+- ``bytes``: pages that only older commits use; the newest commit itself costs nothing.
+
+The bounds are looked at every 64 commits, and when they are changed. What befell the history is kept under
+``history/events``, JSON, the newest last.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from cowfs.errors import InputError
+from cowfs.pages.reader import Reader
+from cowfs.pages.roots import OWN_KEYS, Event, Span
+from cowfs.pages.writetxn import WriteTxn
+from cowfs.store import named
+from cowfs.store.encoding import instant_of
+from cowfs.store.layout import META, parse_json, read_state, txid_of
+from cowfs.store.log import first_later
+from cowfs.store.values import instant_text
+
+RETENTION_KEY: Final = b"retention"
+EVENTS_KEY: Final = OWN_KEYS + b"events"
+_EVENTS_KEPT: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """The bounds: commits behind the newest, seconds, bytes. The defaults are those of a new store."""
+
+    commits: int = 10_000
+    age: int = 7 * 86_400
+    size: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, int) or not 0 <= value < 2**62:
+                raise InputError(f"the bound {name} of the history cannot be {value}")
+
+    def pack(self) -> bytes:
+        """Return the record under ``retention``."""
+        return json.dumps(self.to_json()).encode()
+
+    def to_json(self) -> dict[str, int]:
+        """Return the bounds by the names under which they are set."""
+        return {"commits": self.commits, "age": self.age, "bytes": self.size}
+
+
+DEFAULT_RETENTION: Final = Retention()
+
+
+def read_retention(reader: Reader) -> Retention:
+    """Return the bounds of a store; the defaults where it says nothing. Raises ``CorruptDatabase``."""
+    data = reader.get(META, RETENTION_KEY)
+    record = {} if data is None else parse_json(data, "retention")
+    default = DEFAULT_RETENTION
+    return Retention(
+        record.get("commits", default.commits), record.get("age", default.age), record.get("bytes", default.size)
+    )
+
+
+def read_events(reader: Reader) -> list[dict[str, Any]]:
+    """Return what befell the history: ``kind`` (lost, gap, full), the txids ``first`` and ``last``, and ``instant``."""
+    data = (reader.get(META, EVENTS_KEY) or b"").strip(b"\0")
+    return list(parse_json(data, "events").get("events", ())) if data else []
+
+
+class Keeper:
+    """What ``pages`` asks about the history of a store, in its write transactions. Its txids are LMDB's."""
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+
+    def horizon(self, reader: Reader, span: Span, held: Callable[[int], int], made: int = 1) -> int:
+        """Return the oldest commit of ``span`` that the bounds allow; ``held(txnid)`` pages are held from there on.
+
+        ``made`` is how many commits are being made after the newest of ``span``.
+        """
+        bounds = read_retention(reader)
+        offset = read_state(reader).offset
+        wanted = max(span.horizon, span.newest + made - bounds.commits)
+        oldest = time.time_ns() // 1000 - bounds.age * 1_000_000
+        base = wanted + offset
+        if (
+            first_later(reader, oldest, base + 1, base + 2) > base + 1
+        ):  # else the next one is young: this is what was before it
+            wanted = first_later(reader, oldest, base + 1, span.newest + offset + 1) - 1 - offset
+        most = bounds.size // self._page_size
+        if held(wanted) > most:
+            wanted = _first(wanted, span.newest, lambda txnid: held(txnid) <= most - most // 16)
+        return wanted
+
+    def limit(self, reader: Reader, span: Span) -> int:
+        """Return the oldest commit of ``span`` that a named snapshot needs; the newest when none needs any."""
+        offset = read_state(reader).offset
+        needed = (snapshot.txid - offset for snapshot in named.read_named(reader).values())
+        return min([span.newest, *(txnid for txnid in needed if txnid in span)])
+
+    def befell(self, txn: WriteTxn, event: Event) -> None:
+        """Add an event to those that are kept."""
+        newest = txn.txnid - 1
+        offset = txid_of(newest, read_state(txn)) - newest
+        events = read_events(txn)
+        now = instant_text(instant_of(time.time_ns() // 1000))
+        events.append({"kind": event.kind, "first": event.first + offset, "last": event.last + offset, "instant": now})
+        txn.put(META, EVENTS_KEY, json.dumps({"events": events[-_EVENTS_KEPT:]}).encode())
+
+
+def _first(low: int, high: int, enough: Callable[[int], bool]) -> int:
+    """Return the first number in ``low``..``high`` that is enough, as all after it are; ``high`` when there is none."""
+    while low < high:
+        middle = (low + high) // 2
+        if enough(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
