@@ -1,8 +1,8 @@
-"""The long version of tests/tools/test_copies.py and tests/crash/test_killed.py: the same scenes, again and again.
+"""The long version of tests/tools/test_copies.py, tests/crash/test_killed.py and test_races.py: the same scenes, for longer.
 
 A round is one scene with one seed: copies of a mount beside a writer, writers killed without and with a mount, a mount
-killed under rsync. One line is printed for each. The first violation ends it with exit code 1; what lay on the disk then
-stays there.
+killed under rsync, processes that fight for one store while they are killed. One line is printed for each. The first
+violation ends it with exit code 1; what lay on the disk then stays there.
 
     scripts/torture [--seed N] [--seconds N] [--scene NAME]
 """
@@ -21,12 +21,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests import churn, kills
+from tests import churn, kills, races
 from tests.copies import copy_and_check
 from tests.mounted import mounted
 
 _COPIES = 12
 _KILLS = 8
+_RACE = 60.0  # seconds
 
 Scene = Callable[[Path, int], str]
 
@@ -89,11 +90,21 @@ def _mount_kill(directory: Path, seed: int) -> str:
     return "the mount killed under rsync"
 
 
+def _race(scene: str, directory: Path, seed: int) -> str:
+    result = races.race(scene, directory, seed, _RACE)
+    if result.violation:
+        raise races.Violation(result.violation)
+    return str(result)
+
+
 SCENES: dict[str, Scene] = {
     **{f"copies-{kind}": partial(_copies, kind) for kind in churn.KINDS},
     **{f"kills-{kind}": partial(_kills, kind) for kind in churn.KINDS},
     **{f"mounted-kills-{kind}": partial(_kills_under_mount, kind) for kind in churn.KINDS},
     "mount-kill": _mount_kill,
+    "races": partial(_race, "cowfs"),
+    "races-readers": partial(_race, "readers"),
+    "races-writers": partial(_race, "writers"),
 }
 
 if __name__ == "__main__":
