@@ -27,8 +27,11 @@ from typing import Any
 import lmdb
 
 from cowfs.pages.env import Env
-from cowfs.store.store import Store
-from cowfs.views.history import History
+from cowfs.pages.roots import Roots
+from cowfs.pages.writetxn import WriteTxn
+from cowfs.store.retention import DEFAULT_RETENTION, Retention
+from cowfs.store.store import Durability, Store
+from cowfs.views.history import open_history
 
 LIMIT = 600  # seconds that a command may take
 BATCH = 1000
@@ -188,12 +191,79 @@ def single(directory: Path, runs: int, _megabytes: int) -> None:
     table("One-entity transactions (us each)", ["durability", "bare LMDB commit", "cowfs", "cowfs / bare"], rows)
 
 
+def history(directory: Path, runs: int, megabytes: int) -> None:
+    """What it costs to look at a history, with few and with many commits retained."""
+    database, point = directory / "history", directory / "mnt"
+    point.mkdir(exist_ok=True)
+    make_large_store(database, megabytes)
+    rows, retained = [], 0
+    for count in (100, 10_000):
+        with Store.open(database, "none") as store:
+            transact_all(store, ([person] for batch in people(count - retained, count) for person in batch))
+            with store.timeline() as line:
+                retained, held = len(line), line.bytes_held
+        seconds: list[list[float]] = [[] for _ in range(5)]
+        memory = []
+        for number in range(runs):
+            begin = time.perf_counter()
+            with mounted(database, point):
+                seconds[0].append(time.perf_counter() - begin)
+                snapshots = point / "snapshots"
+                seconds[1].append(timed(partial(run, ["sh", "-c", f"ls '{snapshots}' | wc -l"])))
+                oldest = min(int(name) for name in os.listdir(snapshots) if name.isdigit())
+                chosen = random.Random(number).sample(range(oldest, oldest + retained), 50)
+                seconds[2].append(timed(partial(look_at, [snapshots / str(txid) for txid in chosen])) / 50)
+                images = [snapshots / str(txid) / "data.mdb" for txid in chosen]
+                seconds[3].append(timed(partial(look_at, images)) / 50)
+                seconds[4].append(timed(partial(read_some, images[:10])) / 10)
+                memory.append(resident(database))
+        figures = [f"{statistics.median(figures) * 1e3:.2f}" for figures in seconds]
+        rows.append([f"{retained:,}", f"{held / 2**20:,.0f}", *figures, f"{statistics.median(memory):.0f}"])
+    header = [
+        "commits",
+        "held (MiB)",
+        "mount",
+        "ls | wc -l",
+        "stat txid",
+        "stat image",
+        "open, read 1 MiB of image",
+        "daemon (MiB)",
+    ]
+    table(f"A history of a {megabytes} MB store (ms each, the daemon's memory at the end)", header, rows)
+
+
+def recording(directory: Path, runs: int, _megabytes: int) -> None:
+    """One-entity transactions with and without the record of each root; in both the same commits are held by the pin.
+
+    The third column has neither record nor pin: the rest is what it costs that pages are not used again at once.
+    """
+    rows = []
+    kinds: list[tuple[Durability, int]] = [("sync", 1000), ("none", 5000)]
+    for durability, count in kinds:
+        for retained in (100, 10_000):
+            prepare_store(fresh(directory / "start"), 20_000, Retention(commits=retained))
+            batches = [[entity] for batch in people(count, 99) for entity in batch]
+            costs: dict[str, list[float]] = {"recorded": [], "pinned": [], "neither": []}
+            for _ in range(runs):
+                for kind, figures in costs.items():
+                    shutil.copytree(directory / "start", fresh(directory / "recorded"), dirs_exist_ok=True)
+                    with Store.open(directory / "recorded", durability) as store, entering(store.env.roots, kind, retained):
+                        figures.append(timed(partial(transact_all, store, batches)) / len(batches))
+            with_record, with_pin, bare = (statistics.median(figures) * 1e6 for figures in costs.values())
+            ratio = f"{with_record / with_pin:.3f}"
+            rows.append([durability, f"{retained:,}", f"{with_record:.1f}", f"{with_pin:.1f}", ratio, f"{bare:.1f}"])
+    header = ["durability", "retained", "recorded", "only pinned", "recorded / only pinned", "neither"]
+    table("One-entity transactions and the history (us each)", header, rows)
+
+
 SECTIONS: dict[str, Callable[[Path, int, int], None]] = {
     "snapshots": snapshots,
     "copies": copies,
     "writer": writer,
     "imports": imports,
     "single": single,
+    "history": history,
+    "recording": recording,
 }
 
 
@@ -204,7 +274,7 @@ def appearances(database: Path, count: int) -> list[float]:
     """Commit ``count`` times; return for each how long the mount's history needs to see it and make its directory."""
     seconds = []
     with Env.open(database, durable=False) as env:
-        history = History(env, 8)
+        history = open_history(env, 8)
         for number in range(count):
             with env.write() as txn:
                 txn.put(b"data", b"%010d" % number, os.urandom(1000))
@@ -251,6 +321,62 @@ def group_runs(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def entering(roots: Roots, kind: str, retained: int) -> Iterator[None]:
+    """Let write transactions record their roots, or only hold the pin, or neither."""
+
+    def pin_only(_roots: Roots, txn: WriteTxn) -> None:
+        table = roots._table
+        if table.pin() is None:
+            table.claim_pin(txn.txnid - 1, os.urandom(16))
+        if txn.txnid % 64 == 0:
+            table.raise_pin(txn.txnid - retained if txn.txnid > retained else 0)
+
+    enter = Roots.enter
+    if kind != "recorded":
+        setattr(Roots, "enter", pin_only if kind == "pinned" else lambda _roots, _txn: None)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(Roots, "enter", enter)  # noqa: B010
+
+
+def look_at(paths: list[Path]) -> None:
+    """stat(2) each path."""
+    for path in paths:
+        path.stat()
+
+
+def read_some(paths: list[Path]) -> None:
+    """Open each file and read its first MiB."""
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            file.read(1 << 20)
+
+
+def resident(database: Path) -> float:
+    """Return the resident memory, in MiB, of the process that has ``database`` mounted."""
+    (pid,) = {pid for pid, _txnid in readers(database)} - {os.getpid()}
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0]) / 1024
+
+
+def readers(database: Path) -> list[tuple[int, int]]:
+    """Return (pid, txnid) of whoever holds a commit of ``database``."""
+    with Env.open(database, readonly=True) as env:
+        return env.readers()
+
+
+def make_large_store(path: Path, megabytes: int) -> None:
+    """Make a store of about that size, with a history that begins at its end."""
+    text = random.Random(1).randbytes(150_000).hex()
+    with Store.create(path, SCHEMA, durability="none", retention=Retention(10_000_000, 10**9, 1 << 50)) as store:
+        for start in range(0, megabytes * 3, 24):
+            store.transact([{":person/name": f"{number} {text}"} for number in range(start, start + 24)])
+        store.retain(Retention(0))
+        store.retain(Retention(10_000_000, 10**9, 1 << 50))
 
 
 def logged_puts(database: Path, after: int = 0) -> Iterator[list[tuple[bytes, bytes, bytes]]]:
@@ -309,9 +435,9 @@ def people(count: int, seed: int) -> Iterator[list[dict[str, Any]]]:
         yield batch
 
 
-def prepare_store(path: Path, entities: int) -> None:
+def prepare_store(path: Path, entities: int, retention: Retention = DEFAULT_RETENTION) -> None:
     """Make a store with ``entities`` people."""
-    with Store.create(path, SCHEMA, durability="none") as store:
+    with Store.create(path, SCHEMA, durability="none", retention=retention) as store:
         transact_all(store, people(entities, 0))
 
 
