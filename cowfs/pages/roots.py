@@ -55,7 +55,7 @@ DATABASE: Final = b"cowfs"
 OWN_KEYS: Final = b"history/"
 OWN_KEYS_END: Final = b"history0"  # the first key after them
 RECORD_KEY: Final = OWN_KEYS + b"roots"
-LOOK_EVERY: Final = 64  # commits between looks at what was freed and at what may be given up
+LOOK_EVERY: Final = 128  # commits between looks at what was freed and at what may be given up
 _FAN_OUT: Final = 8
 _MOST_GAPS: Final = 64
 _SLACK: Final = 64
@@ -355,6 +355,8 @@ class Roots:
         record = self._valid(reader)
         if record is None:
             return 0
+        if upto == record.horizon:
+            return record.let_go
         counted, freed = record.horizon, record.let_go  # what was freed before that may have been used again
         if upto < record.txnid:
             record = self._record_after(reader, upto)[0]

@@ -7,7 +7,7 @@ given up when any of the bounds is exceeded, and no named snapshot and no reader
 - ``age``, seconds: what the store held at any moment within that time can be seen;
 - ``bytes``: pages that only older commits use; the newest commit itself costs nothing.
 
-The bounds are looked at every 64 commits, and when they are changed. What befell the history is kept under
+The bounds are looked at every 128 commits, and when they are changed. What befell the history is kept under
 ``history/events``, JSON, the newest last.
 """
 
@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from cowfs.errors import InputError
@@ -61,7 +62,11 @@ DEFAULT_RETENTION: Final = Retention()
 
 def read_retention(reader: Reader) -> Retention:
     """Return the bounds of a store; the defaults where it says nothing. Raises ``CorruptDatabase``."""
-    data = reader.get(META, RETENTION_KEY)
+    return _parsed(reader.get(META, RETENTION_KEY))
+
+
+@lru_cache(maxsize=16)
+def _parsed(data: bytes | None) -> Retention:
     record = {} if data is None else parse_json(data, "retention")
     default = DEFAULT_RETENTION
     return Retention(

@@ -58,11 +58,12 @@ class Node(ABC):
 
 
 class Entry(NamedTuple):
-    """A line of a directory's listing; ``directory`` is whether it is one, and not a file."""
+    """A line of a directory's listing: a directory, a symbolic link, or else a file."""
 
     name: str
     inode: int
     directory: bool
+    link: bool = False
 
 
 class Directory(Node):
@@ -88,3 +89,9 @@ class File(Node):
     @abstractmethod
     def readinto(self, offset: int, buffer: memoryview) -> int:
         """Fill ``buffer`` with bytes from ``offset`` on; return how many, fewer only at the end of the file."""
+
+
+class Link(Node):
+    """A symbolic link: its target is relative to the directory that it is in."""
+
+    target: str

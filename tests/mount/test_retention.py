@@ -173,7 +173,7 @@ def test_a_bounded_history_uses_its_space_again(tmp_path: Path) -> None:
             grown = (mount.live / "data.mdb").stat().st_size - size
             log_rows = 150 * 60_000
             assert grown < 2 * log_rows
-            assert len(mount.txids()) <= 16 + 64 + 1
+            assert len(mount.txids()) <= 16 + 128 + 1
     churn.require_sound(tmp_path / "db")
 
 

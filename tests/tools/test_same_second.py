@@ -34,7 +34,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> _Copied:
     database, target = directory / "db", directory / "backup"
     with Store.create(database, {":note/text": {}}, durability="none", retention=Retention(commits=0)) as store:
         entity = store.transact([{":db/id": -1, ":note/text": "first"}]).tempids[-1]
-        for number in range(64):  # so that there are free pages to use again
+        for number in range(140):  # so that there are free pages to use again
             store.transact([[":db/add", entity, ":note/text", f"before {number}"]])
         with mounted(database, directory / "mnt") as mount:
             for number in range(_TRIES):

@@ -1,0 +1,51 @@
+"""``Ground``: what the trees of data (entities, attributes, unique, log) stand on: a commit, and where in the mount it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from cowfs.store.db import Db
+from cowfs.views.node import Node, Stability
+from cowfs.views.snapshot import Snapshot
+
+_OF_DATA = 1 << 63
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A commit of a store at one place of the mount.
+
+    ``place`` is what the inodes are made from: the same for all commits where the path shows another one later, another one
+    for each commit where it is frozen.
+    """
+
+    snapshot: Snapshot
+    stability: Stability
+    place: bytes
+
+    @property
+    def db(self) -> Db:
+        """The commit as a database; only a store has trees of data."""
+        assert self.snapshot.db is not None  # noqa: S101 - who makes a ground has looked
+        return self.snapshot.db
+
+    def inode(self, kind: str, key: bytes = b"") -> int:
+        """Return the inode of the node of that kind with that key: always the same, and of no other node."""
+        digest = blake2b(b"%b\0%b\0%b" % (self.place, kind.encode(), key), digest_size=8).digest()
+        return _OF_DATA | int.from_bytes(digest, "little")
+
+
+class DataNode(Node):
+    """A node of a tree of data; mix it in before ``Directory``, ``File`` or ``Link``."""
+
+    def __init__(self, ground: Ground, kind: str, key: bytes = b"") -> None:
+        self._ground = ground
+        self.txid = ground.snapshot.txid
+        self.stability = ground.stability
+        self.inode = ground.inode(kind, key)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The commit."""
+        return self._ground.snapshot
