@@ -1,4 +1,4 @@
-"""``Ground``: what the trees of data (entities, attributes, unique, log) stand on: a commit, and where in the mount it is."""
+"""``Ground``: what the trees of data (entities, attributes, unique, log) stand on: a commit, and its place in the mount."""
 
 from __future__ import annotations
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 from tests.commands import COWFS, in_private_mounts
 
@@ -20,7 +22,7 @@ def test_an_import_into_a_full_disk_stops_and_goes_on_when_there_is_room(tmp_pat
         "$@" init /mnt/db >&2
         for round in full again; do
             code=0; line=$("$@" import --batch 20 --from-line "${next:-1}" /mnt/db "$input" 2>&1 >/dev/null) || code=$?
-                line=$(tail -1 <<<"$line")
+            line=$(tail -1 <<<"$line")
             next=$(sed -n 's/.*--from-line \\([0-9]*\\).*/\\1/p' <<<"$line")
             echo "$round|$code|$line|$("$@" check /mnt/db)|$("$@" export /mnt/db | wc -l)"
         done
@@ -41,6 +43,61 @@ def test_an_import_into_a_full_disk_stops_and_goes_on_when_there_is_room(tmp_pat
     assert 0 < int(full[4]) <= int(again[4]) < _LINES
     assert "/mnt/db: ok (" in room[3]
     assert int(room[4]) == _LINES
+
+
+_OVERWRITER = """
+import sys
+from pathlib import Path
+from cowfs import Store
+with Store.open(Path(sys.argv[1])) as store:
+    entity = store.transact([{":db/id": -1, ":note/text": "first"}]).tempids[-1]
+    store.transact([{":db/id": -1, ":note/text": "x" * 200_000}])
+    named = store.name("kept", "test").txid if sys.argv[2] == "named" else 0
+    for number in range(400):
+        try:
+            store.transact([[":db/add", entity, ":note/text", f"text {number}"]])
+        except Exception as error:
+            print(number, named, error, sep="|")
+            break
+    else:
+        print(number, named, "done", sep="|")
+"""
+
+
+def _overwrite_on_a_small_disk(directory: Path, kind: str) -> tuple[list[str], dict[str, Any], str, str]:
+    """Overwrite one value 400 times where there is room for 100 commits; return what came of it."""
+    (directory / "overwriter.py").write_text(_OVERWRITER)
+    script = """
+        python=$1; program=$2; kind=$3; shift 3
+        mount -t tmpfs -o size=6m tmpfs /mnt
+        "$@" init /mnt/db >&2
+        "$python" "$program" /mnt/db "$kind" 2>"$program.said"
+        "$@" status --json /mnt/db | tr -d '\\n'; echo
+        "$@" check /mnt/db
+        head -1 "$program.said"
+        """
+    result = in_private_mounts(script, sys.executable, directory / "overwriter.py", kind, *COWFS, limit=60)
+    written, status, check, *warnings = result.stdout.splitlines()
+    return written.split("|"), json.loads(status), check, "".join(warnings)
+
+
+def test_on_a_full_disk_history_is_given_up_and_the_writer_goes_on(tmp_path: Path) -> None:
+    (last, _named, how), status, check, warning = _overwrite_on_a_small_disk(tmp_path, "plain")
+    assert (last, how) == ("399", "done")
+    assert "/mnt/db: ok (" in check
+    assert warning.startswith("the disk is full: commits 1 to "), "it is said"
+    history = status["history"]
+    assert {event["kind"] for event in history["events"]} == {"full"}, "and remembered"
+    assert history["oldest"]["txid"] > 100
+    assert history["newest"]["txid"] == status["txid"]
+
+
+def test_on_a_full_disk_a_named_snapshot_is_kept_and_the_error_is_one_line(tmp_path: Path) -> None:
+    (last, named, how), status, check, _warning = _overwrite_on_a_small_disk(tmp_path, "named")
+    assert int(last) < 399
+    assert "no space left" in how
+    assert "/mnt/db: ok (" in check
+    assert status["history"]["oldest"]["txid"] == int(named)
 
 
 def test_a_restore_onto_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
