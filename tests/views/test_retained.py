@@ -1,0 +1,152 @@
+"""The history of a store: every retained commit, by txid, by name, by time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from cowfs import Store
+from cowfs.errors import Busy, NameTaken, NotFound, ReadOnly, WrongName
+from cowfs.store.retention import Retention
+from cowfs.views import history as module
+from cowfs.views.history import Retained
+from cowfs.views.node import Directory, Stability
+from cowfs.views.snapshot import Snapshot
+from cowfs.views.tree import Tree
+
+from .conftest import add
+
+
+@pytest.fixture
+def history(store: Store) -> Iterator[Retained]:
+    history = Retained(store.env)
+    yield history
+    history.close()
+    assert store.env.readers() == []
+
+
+def test_every_commit_is_there_also_those_that_nobody_saw(store: Store, history: Retained) -> None:
+    txids = [add(store, f"item {number}") for number in range(300)]
+    assert list(history.txids()) == [1, 2, *txids]
+    for txid in (1, 2, txids[0], txids[150], txids[-1]):
+        snapshot = history.get(txid)
+        assert snapshot.txid == txid
+        assert json.loads(snapshot.summary)["txid"] == txid
+        assert snapshot.mtime == history.mtime(txid)
+    for txid in (0, txids[-1] + 1, 10**9):
+        with pytest.raises(NotFound):
+            history.get(txid)
+        with pytest.raises(NotFound):
+            history.mtime(txid)
+
+
+def test_what_nobody_uses_is_let_go_and_the_newest_is_held(
+    store: Store, history: Retained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        last = add(store, f"item {number}")
+    used = history.get(3).retain()
+    history.get(4)
+    history.retire()
+    assert [txid for _pid, txid in store.env.readers()] == [3]
+    later = time.monotonic() + 60
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    history.retire()
+    assert history.get(3) is used
+    used.release()
+    monkeypatch.setattr(time, "monotonic", lambda: later + 60)
+    history.retire()
+    assert [txid for _pid, txid in store.env.readers()] == [last]
+
+
+def test_so_many_that_were_asked_for_once_are_not_kept(store: Store, history: Retained) -> None:
+    for number in range(200):
+        add(store, f"item {number}")
+    for txid in range(1, 200):
+        history.get(txid)
+    history.retire()
+    assert len(history._snapshots) <= module._MOST_IDLE + 1
+
+
+def test_names(store: Store, history: Retained) -> None:
+    named = add(store, "second")
+    history.name("mine", "me")
+    assert list(history.names()) == ["mine"]
+    assert history.named("mine").txid == named
+    with pytest.raises(NameTaken):
+        history.name("mine", "me")
+    for wrong in ("latest", "at", "ago", "12", "", ".x", "a/b", "a\0b"):
+        with pytest.raises(WrongName):
+            history.name(wrong, "me")
+    for _ in range(5):
+        add(store, f"later {time.monotonic_ns()}")
+    store.retain(Retention(commits=0))
+    assert next(iter(history.txids())) == named
+    history.unname("mine")
+    for missing in ("mine", "never"):
+        with pytest.raises(NotFound):
+            history.named(missing)
+        with pytest.raises(NotFound):
+            history.unname(missing)
+
+
+def test_an_expired_name_is_gone(store: Store, history: Retained) -> None:
+    store.name("short", "me", expires=datetime.now(timezone.utc) + timedelta(milliseconds=80))
+    assert list(history.names()) == ["short"]
+    time.sleep(0.1)
+    assert list(history.names()) == []
+    with pytest.raises(NotFound):
+        history.named("short")
+
+
+def test_naming_beside_a_writer_is_busy(store: Store, history: Retained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(store.env._table), "writing", lambda _self: True)
+    beginning = time.monotonic()
+    with pytest.raises(Busy):
+        history.name("mine", "me")
+    assert time.monotonic() - beginning < 5
+
+
+def test_a_commit_by_its_time(store: Store, history: Retained) -> None:
+    reports = []
+    for number in range(3):
+        reports.append(store.transact([{":item/name": f"item {number}"}]))
+        time.sleep(0.002)
+    for report in reports:
+        assert history.at(report.instant).txid == report.txid
+        assert history.at(report.instant + timedelta(microseconds=500)).txid == report.txid
+        assert history.at(report.instant - timedelta(microseconds=1)).txid == report.txid - 1
+    assert history.at(datetime(2999, 1, 1, tzinfo=timezone.utc)).txid == reports[-1].txid
+    with pytest.raises(NotFound):
+        history.at(datetime(1999, 1, 1, tzinfo=timezone.utc))
+
+
+def test_moving_directories_ask_what_the_caller_sees(store: Store, history: Retained) -> None:
+    tree = Tree(history)
+    bound = history.newest().retain()
+    add(store, "second")
+    asked: list[str] = []
+
+    def seen(name: str, _resolve: object) -> Snapshot:
+        asked.append(name)
+        return bound
+
+    for path in ("/snapshots/latest", "/snapshots/ago/5m", "/snapshots/at/2999-01-01"):
+        node = tree.node(path, seen)
+        assert isinstance(node, Directory)
+        assert (node.txid, node.stability) == (bound.txid, Stability.MOVING)
+        assert node.moving == asked[-1]
+    bound.release()
+
+
+@pytest.mark.parametrize("path", ["/", "/snapshots", "/live/x", "/snapshots/a/b", "/new", "/snapshots/latest/x"])
+def test_only_names_can_be_made_and_removed(history: Retained, path: str) -> None:
+    tree = Tree(history)
+    with pytest.raises(ReadOnly):
+        tree.make(path, "me")
+    with pytest.raises(ReadOnly):
+        tree.remove(path)
