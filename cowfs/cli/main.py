@@ -11,7 +11,22 @@ from typing import Any
 import click
 
 from cowfs import __version__
-from cowfs.cli import check, demo, export, imports, init, log, mount, restore, retain, snapshot, status, transact
+from cowfs.cli import (
+    check,
+    demo,
+    diff,
+    export,
+    imports,
+    init,
+    log,
+    mount,
+    restore,
+    retain,
+    revert,
+    snapshot,
+    status,
+    transact,
+)
 from cowfs.errors import CowfsError, NameTaken, NotFound, PlaceError, WrongName
 
 _WRONG_COMMAND = (PlaceError, NotFound, WrongName, NameTaken)
@@ -75,6 +90,8 @@ for command in (
     imports.import_,
     export.export,
     log.log,
+    diff.diff,
+    revert.revert,
     snapshot.snapshot,
     retain.retain,
     mount.mount,

@@ -34,6 +34,7 @@ from cowfs.store.layout import (
 )
 from cowfs.store.named import NamedSnapshot
 from cowfs.store.retention import DEFAULT_RETENTION, RETENTION_KEY, Keeper, Retention
+from cowfs.store.revert import revert
 from cowfs.store.schema import Attribute, Schema, read_schema
 from cowfs.store.timeline import Timeline, hold_timeline
 from cowfs.store.transaction import Basis, TxReport, next_state, transact, write_state
@@ -154,6 +155,24 @@ class Store:
         except BaseException:
             hold.close()
             raise
+
+    def revert(self, txid: int, entity: int | None = None) -> TxReport | None:
+        """Restore the datoms of the retained commit ``txid``, all or those of one entity, by one new transaction.
+
+        The commits since stay as they are; entities keep their ids. Restored are datoms only: neither the schema, nor, with
+        ``entity``, the references that others had to it. Return None, and commit nothing, when there is nothing to change.
+        Raises ``NotFound`` when the commit is not retained, ``SchemaError`` when an attribute does not take its old values
+        any more, ``TransactionError`` when another entity has a unique value by now.
+        """
+
+        def restore(txn: WriteTxn) -> tuple[TxReport | None, Basis]:
+            basis = self._read_basis(txn)
+            with self.env.hold() as hold, Db(hold, hold.root.txnid, schema=basis.schema) as newest:  # nobody else writes now
+                return revert(txn, basis, newest, wanted, entity)
+
+        with self.as_of(txid) as wanted:  # held first, so that this commit does not give it up
+            report, self._basis = self._write(restore)
+        return report
 
     @contextmanager
     def timeline(self) -> Iterator[Timeline]:

@@ -1,0 +1,93 @@
+"""``cowfs diff``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
+from cowfs.cli.history import Opened, find, opened, parse_at
+from cowfs.errors import NotFound
+from cowfs.store.datom import Datom
+from cowfs.store.db import Db
+from cowfs.store.diff import diff as differences
+from cowfs.store.diff import schema_diff
+from cowfs.store.values import to_json
+
+_LATEST = "latest"
+
+
+@click.command()
+@DATABASE
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="[B]", default=_LATEST)
+@AS_JSON
+def diff(database: Path, a: str, b: str, as_json: bool) -> None:
+    """Tell what has changed from commit A to commit B (default: latest), by entity, attribute and value.
+
+    A commit is a txid, a snapshot's name, an instant, a time ago like 5m, or latest. A line is `+ entity attribute value`
+    for a datom that only B has, `- entity attribute value` for one that only A has; definitions come first. A may be the
+    later one. A datom that was retracted and asserted again is no change.
+    """
+    now = datetime.now(timezone.utc)
+    with opened(database, insist=True) as source, ExitStack() as commits:
+        old = commits.enter_context(_commit(source, a, now, "A"))
+        new = commits.enter_context(_commit(source, b, now, "B"))
+        if as_json:
+            print_json(_document(old, new))
+            return
+        for line in _lines(old, new):
+            click.echo(line)
+
+
+def _commit(source: Opened, text: str, now: datetime, argument: str) -> Db:
+    """Return the commit that ``text`` names."""
+    newest = source.require_store()
+    if text == _LATEST:
+        return newest
+    try:
+        if source.timeline is not None and source.env is not None:
+            txnid = source.timeline.txnid(find(source.timeline, text, now))
+            hold = source.env.hold(txnid)
+            return Db(hold, txnid, hold.close)
+        at = parse_at(text, now)
+    except click.BadParameter as error:
+        raise click.BadParameter(error.message, param_hint=argument) from None
+    if at == newest.txid or (isinstance(at, datetime) and newest.instant is not None and newest.instant <= at):
+        return newest
+    raise NotFound(f"{source.path}: is at txid {newest.txid}, not {text}, and has no older commits")
+
+
+def _lines(old: Db, new: Db) -> Iterator[str]:
+    for name, definitions in schema_diff(old, new).items():
+        for sign, definition in zip("-+", definitions, strict=True):
+            if definition is not None:
+                yield f"{sign} schema {name} {_json(definition)}"
+    for datom in differences(old, new):
+        yield f"{'+' if datom.added else '-'} {datom.e} {datom.a} {_json(to_json(datom.v))}"
+
+
+def _document(old: Db, new: Db) -> dict[str, Any]:
+    changes = list(differences(old, new))
+    definitions = schema_diff(old, new)
+    return {
+        "from": old.txid,
+        "to": new.txid,
+        "asserted": [_row(datom) for datom in changes if datom.added],
+        "retracted": [_row(datom) for datom in changes if not datom.added],
+        "schema": {name: {"from": before, "to": after} for name, (before, after) in definitions.items()},
+    }
+
+
+def _row(datom: Datom) -> list[Any]:
+    return [datom.e, datom.a, to_json(datom.v)]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
