@@ -98,7 +98,7 @@ def test_what_is_listed_is_what_its_path_leads_to(store: Store, tree: Tree) -> N
     add(store, "second")
     for path, node in walk(tree):
         if isinstance(node, Directory):
-            for name, inode, directory in node.entries():
+            for name, inode, directory, _link in node.entries():
                 found = at(tree, f"{path}/{name}")
                 assert (found.inode, isinstance(found, Directory)) == (inode, directory)
 
