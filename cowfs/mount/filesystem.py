@@ -36,13 +36,25 @@ from cowfs.mount.errnos import errno_of
 from cowfs.mount.process import ProcessIds
 from cowfs.mount.walks import Walks
 from cowfs.pages.env import Env
-from cowfs.views.node import Directory, Entry, File, Node, Stability
+from cowfs.views.node import Directory, Entry, File, Link, Node, Stability
 from cowfs.views.snapshot import Snapshot
 from cowfs.views.tree import Tree
 
 log = logging.getLogger("cowfs.mount")
 
-_READING = ("getattr", "open", "read", "release", "opendir", "readdir", "releasedir", "listxattr", "statfs", "init")
+_READING = (
+    "getattr",
+    "readlink",
+    "open",
+    "read",
+    "release",
+    "opendir",
+    "readdir",
+    "releasedir",
+    "listxattr",
+    "statfs",
+    "init",
+)
 _CHANGING = (
     "mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link", "chmod", "chown", "truncate", "write", "create",
     "utimens",
@@ -142,6 +154,14 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         elif path is not None:
             self.getattr(path, buffer)
 
+    def readlink(self, path: bytes, buffer: Any, size: int) -> None:
+        """Give the target of a symbolic link, cut where libfuse's buffer ends."""
+        node = self._node(path, self._caller())
+        if not isinstance(node, Link):
+            raise OSError(errno.EINVAL, "not a symbolic link")
+        target = node.target.encode(errors="surrogateescape")[: size - 1] + b"\0"
+        ctypes.memmove(buffer, target, len(target))
+
     def listxattr(self, _path: bytes, _buffer: Any, _size: int) -> None:
         """There are no extended attributes; `tar --xattrs` warns where one cannot even ask."""
 
@@ -210,7 +230,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         shown = c_stat()
         while (entry := self._entry(handle, offset)) is not None:
             shown.st_ino = entry.inode
-            shown.st_mode = stat.S_IFDIR if entry.directory else stat.S_IFREG
+            shown.st_mode = stat.S_IFDIR if entry.directory else stat.S_IFLNK if entry.link else stat.S_IFREG
             offset += 1
             if filler(buffer, entry.name.encode(errors="surrogateescape"), shown, offset):
                 break
@@ -287,6 +307,9 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         if isinstance(node, Directory):
             result.st_mode = stat.S_IFDIR | readable | readable >> 2
             result.st_nlink = 2
+        elif isinstance(node, Link):
+            result.st_mode = stat.S_IFLNK | 0o777
+            result.st_nlink = 1
         else:
             result.st_mode = stat.S_IFREG | readable
             result.st_nlink = 1

@@ -14,7 +14,7 @@ from typing import Any
 from cowfs.errors import SchemaError
 from cowfs.pages.reader import Reader
 from cowfs.store import names
-from cowfs.store.layout import AVE, COUNT_KEYS, ENTITY_SIZE, META, stop_after
+from cowfs.store.layout import AVE, ENTITY_SIZE, read_count, stop_after
 from cowfs.store.schema import TUPLE_TYPE, TUPLE_TYPES, VALUE_TYPE, Attribute, Schema
 from cowfs.store.values import describe
 
@@ -56,7 +56,7 @@ def _named(definitions: object) -> list[tuple[str, Any]]:
 
 def _check_change(reader: Reader, old: Attribute, new: Attribute) -> None:
     if any(old.properties.get(key) != new.properties.get(key) for key in (VALUE_TYPE, TUPLE_TYPE, TUPLE_TYPES)):
-        count = int.from_bytes(reader.get(META, COUNT_KEYS + old.key) or b"", "big")
+        count = read_count(reader, old.key).datoms
         if count:
             raise SchemaError(f"{old.name}: the value type cannot change, the attribute has {count} datoms")
     if old.many and not new.many:

@@ -13,6 +13,7 @@ from itertools import islice
 
 from cowfs.errors import CorruptDatabase, DatabaseError
 from cowfs.pages.reader import Reader
+from cowfs.store.columns import line_size
 from cowfs.store.encoding import KEY_VALUE_DIGESTED, KEY_VALUE_MAX, REF, decode, encode_again, instant_of, key_value
 from cowfs.store.layout import (
     ATTRIBUTE_KEYS,
@@ -22,7 +23,9 @@ from cowfs.store.layout import (
     LOG,
     META,
     PREFIX_SIZE,
+    TOUCHED,
     TX_SIZE,
+    Count,
     State,
     read_counts,
     read_format,
@@ -32,6 +35,7 @@ from cowfs.store.layout import (
 )
 from cowfs.store.log import parse_row
 from cowfs.store.schema import Attribute, Schema, parse_record
+from cowfs.store.touched import has_datoms
 from cowfs.store.values import MAX_ENTITY
 
 _MOST_NAMED = 20  # datoms that one kind of finding names
@@ -57,6 +61,7 @@ def check_store(reader: Reader, txnid: int) -> Iterator[str]:
         examination.check_ave,
         examination.check_agreement,
         examination.check_counts,
+        examination.check_touched,
         examination.check_log,
     )
     for part in parts:
@@ -75,6 +80,8 @@ class Examination:
         self._txid = txid_of(txnid, state)
         self._schema = Schema()
         self._counts: Counter[bytes] = Counter()
+        self._sizes: Counter[bytes] = Counter()
+        self._unsized: set[bytes] = set()  # attributes with a datom that no line can be made of
         self._eav_sum = 0
         self._ave_sum = 0
         self._highest = 0
@@ -115,7 +122,12 @@ class Examination:
             if problem is not None:
                 yield f"eav, {self._named(key[:ENTITY_SIZE], key[ENTITY_SIZE:PREFIX_SIZE])}: {problem}"
             before = key[:PREFIX_SIZE]
-            self._counts[before[ENTITY_SIZE:]] += 1
+            aid = before[ENTITY_SIZE:]
+            self._counts[aid] += 1
+            if problem is None:
+                self._sizes[aid] += _line_size(key, data)
+            else:
+                self._unsized.add(aid)
             total += hash((key[ENTITY_SIZE:], key[:ENTITY_SIZE], data[:TX_SIZE]))
         self._eav_sum = total % 2**64
 
@@ -153,10 +165,26 @@ class Examination:
         kept = read_counts(self._reader)
         for aid in sorted(kept.keys() | {int.from_bytes(key, "big") for key in self._counts}):
             key = aid.to_bytes(_AID, "big") if aid < 2**32 else b""
-            if kept.get(aid, 0) != self._counts[key]:
-                attribute = self._schema.by_key.get(key)
-                name = attribute.name if attribute else f"attribute {aid}"
-                yield f"{name}: the store says {kept.get(aid, 0)} datoms, and eav has {self._counts[key]}"
+            count = kept.get(aid, Count())
+            attribute = self._schema.by_key.get(key)
+            name = attribute.name if attribute else f"attribute {aid}"
+            if count.datoms != self._counts[key]:
+                yield f"{name}: the store says {count.datoms} datoms, and eav has {self._counts[key]}"
+            elif count.size not in (None, self._sizes[key]) and key not in self._unsized:
+                yield f"{name}: the store says that its lines have {count.size} bytes, and they have {self._sizes[key]}"
+
+    def check_touched(self) -> Iterator[str]:
+        """Check that what ``touched`` remembers can have been."""
+        for key, data in self._reader.scan(TOUCHED):
+            entity, tx = int.from_bytes(key, "big"), int.from_bytes(data, "big")
+            if len(key) != ENTITY_SIZE or len(data) != TX_SIZE:
+                yield f"touched: an entry of {len(key)} and {len(data)} bytes is none"
+            elif not 1 <= entity <= MAX_ENTITY:
+                yield f"touched: no entity has the id {entity}"
+            elif not 1 <= tx <= self._state.txid:
+                yield f"touched, entity {entity}: transaction {tx} has not been"
+            elif not has_datoms(self._reader, key):
+                yield f"touched, entity {entity}: it has no datoms"
 
     def check_log(self) -> Iterator[str]:
         """Check every row of the log, and that the newest is that of the state."""
@@ -226,6 +254,11 @@ class Examination:
         attribute = self._schema.by_key.get(aid)
         name = attribute.name if attribute else f"attribute {int.from_bytes(aid, 'big')}"
         return f"entity {int.from_bytes(e, 'big')} {name}"
+
+
+def _line_size(key: bytes, data: bytes) -> int:
+    e, encoding = key[:ENTITY_SIZE], data[TX_SIZE:] or key[PREFIX_SIZE:]
+    return line_size(encoding, int.from_bytes(e, "big"), int.from_bytes(data[:TX_SIZE], "big"))
 
 
 def _moment(micros: int) -> str:

@@ -16,19 +16,18 @@ from typing import Any, Final, Literal
 
 from cowfs.errors import InputError, NotADatabase, NotFound
 from cowfs.pages.reader import Reader
-from cowfs.store import documents, names
+from cowfs.store import columns, documents, names, touched
 from cowfs.store.datom import Datom
 from cowfs.store.encoding import KEY_VALUE_PREFIX, Value, decode, instant_of, key_value
 from cowfs.store.indexes import Record, ave_records, eav_records, exact, holder
 from cowfs.store.layout import (
-    COUNT_KEYS,
     EAV,
     ENTITY_SIZE,
     LOG,
-    META,
     TX_SIZE,
     State,
     entity_key,
+    read_count,
     read_format,
     read_state,
     stop_after,
@@ -63,6 +62,7 @@ class Db:
         self.state: Final[State] = read_state(reader)
         self.txid: Final = txid_of(txnid, self.state)
         self._given_schema = schema
+        self._sizes: dict[bytes, int] = {}  # of columns of which the store keeps none
 
     def __enter__(self) -> Db:
         return self
@@ -103,7 +103,26 @@ class Db:
 
     def count(self, name: str) -> int:
         """Return how many datoms an attribute has, without counting them."""
-        return int.from_bytes(self.reader.get(META, COUNT_KEYS + self.attribute(name).key) or b"", "big")
+        return read_count(self.reader, self.attribute(name).key).datoms
+
+    def column_size(self, name: str) -> int:
+        """Return how many bytes an attribute's lines have (see ``columns``).
+
+        The store keeps it; where an older version had written datoms they are all read, once for this Db.
+        """
+        key = self.attribute(name).key
+        size = read_count(self.reader, key).size
+        if size is None:
+            size = self._sizes[key] = self._sizes.get(key) or columns.column_size(self.reader, key)
+        return size
+
+    def last_touched(self, entity: Lookup) -> int | None:
+        """Return the txid of the last transaction that asserted or retracted a datom of an entity.
+
+        None when the entity has no datoms.
+        """
+        key = self._entity_key(entity)
+        return None if key is None else touched.last_touched(self.reader, key)
 
     # -- datoms --------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@
     b"state"                40 bytes, ``State``: last txid u64, its instant i64, txid offset u64, highest entity id u64,
                             number of datoms u64
     b"attribute/" + aid     JSON, the attribute's name and properties
-    b"count/" + aid         u64, its number of datoms
+    b"count/" + aid         16 bytes, ``Count``: its number of datoms u64, the bytes of all their lines u64 (``columns``);
+                            8 bytes, the number alone, where an older version had counted datoms
 
 ``eav`` and ``ave``, every datom once in each (V is the key value of ``encoding``)::
 
@@ -14,6 +15,8 @@
     ave     aid u32, V, e u64  ->  tx u64
 
 ``log``: txid u64 -> what the transaction changed (``log`` documents the row).
+
+``touched``, made when it is first needed: e u64 -> tx u64 (``touched`` says for which).
 
 All integers are big endian. Instants are microseconds since 1970, UTC.
 """
@@ -23,7 +26,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cowfs.errors import CorruptDatabase, NotADatabase, UnsupportedFormat
 from cowfs.pages.reader import Reader
@@ -32,6 +35,7 @@ META: Final = b"cowfs"
 EAV: Final = b"eav"
 AVE: Final = b"ave"
 LOG: Final = b"log"
+TOUCHED: Final = b"touched"
 DATABASES: Final = (META, EAV, AVE, LOG)
 
 FORMAT_KEY: Final = b"format"
@@ -45,6 +49,9 @@ PREFIX_SIZE: Final = 12  # e and aid, before V in a key of eav
 TX_SIZE: Final = 8
 
 _STATE = struct.Struct(">QqQQQ")
+_COUNT = struct.Struct(">QQ")
+_COUNT_SIZE: Final = 16
+_OLD_COUNT = struct.Struct(">Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,50 @@ class State:
         return cls(*_STATE.unpack(data))
 
 
+ONE_DATOM: Final = 1 << 64
+"""A datom in the number that is a count's record. A change of it is so many of these, plus the bytes of their lines."""
+
+
+def changed_count(data: bytes | None, change: int) -> bytes:
+    """Return the record under ``b"count/" + aid`` after ``change``, from what it was. Raises ``CorruptDatabase``."""
+    if data is None or len(data) == _COUNT_SIZE:
+        try:
+            return (int.from_bytes(data or b"", "big") + change).to_bytes(_COUNT_SIZE, "big")
+        except OverflowError:
+            raise CorruptDatabase("the store's count of an attribute is damaged") from None
+    count = Count.parse(data)
+    if count.size is None:  # nobody knows what its lines had, until there are none
+        datoms = count.datoms + ((change + (ONE_DATOM >> 1)) >> 64)
+        return Count(datoms, None if datoms else 0).pack()
+    return changed_count(count.pack(), change)
+
+
+class Count(NamedTuple):
+    """What the store keeps of an attribute: how many datoms it has, and how many bytes their lines.
+
+    ``size`` is None where an older version had counted datoms: there only adding up tells.
+    """
+
+    datoms: int = 0
+    size: int | None = 0
+
+    def pack(self) -> bytes:
+        """Return the record under ``b"count/" + aid``."""
+        return _OLD_COUNT.pack(self.datoms) if self.size is None else _COUNT.pack(self.datoms, self.size)
+
+    @classmethod
+    def parse(cls, data: bytes | None) -> Count:
+        """Parse the record under ``b"count/" + aid``, None when there is none. Raises ``CorruptDatabase``."""
+        if data is None:
+            return cls()
+        if len(data) == _COUNT_SIZE:
+            return cls(*_COUNT.unpack(data))
+        if len(data) != _OLD_COUNT.size:
+            raise CorruptDatabase("the store's count of an attribute is damaged")
+        datoms = int.from_bytes(data, "big")
+        return cls(datoms, None if datoms else 0)
+
+
 def entity_key(number: int) -> bytes:
     """Return an entity id as it stands in keys."""
     return number.to_bytes(ENTITY_SIZE, "big")
@@ -115,11 +166,16 @@ def read_state(reader: Reader) -> State:
     return State.parse(reader.get(META, STATE_KEY))
 
 
-def read_counts(reader: Reader) -> dict[int, int]:
-    """Return the number of datoms by attribute id, as the store keeps it."""
+def read_count(reader: Reader, aid: bytes) -> Count:
+    """Return what the store keeps of the attribute with that key. Raises ``CorruptDatabase``."""
+    return Count.parse(reader.get(META, COUNT_KEYS + aid))
+
+
+def read_counts(reader: Reader) -> dict[int, Count]:
+    """Return what the store keeps of its attributes, by attribute id. Raises ``CorruptDatabase``."""
     size = len(COUNT_KEYS)
     pairs = reader.scan(META, COUNT_KEYS, stop_after(COUNT_KEYS))
-    return {int.from_bytes(key[size:], "big"): int.from_bytes(value, "big") for key, value in pairs}
+    return {int.from_bytes(key[size:], "big"): Count.parse(value) for key, value in pairs}
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:

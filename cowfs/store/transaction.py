@@ -14,6 +14,7 @@ from typing import Any
 
 from cowfs.errors import InputError, TransactionError
 from cowfs.pages.writetxn import WriteTxn
+from cowfs.store.columns import line_size, text_size
 from cowfs.store.datom import Datom
 from cowfs.store.encoding import KEY_VALUE_MAX, decode, encode_ref, instant_of
 from cowfs.store.forms import ADD, CAS, RETRACT, RETRACT_ALL, RETRACT_ENTITY, FormReader, Op, form_error
@@ -26,16 +27,19 @@ from cowfs.store.layout import (
     ENTITY_SIZE,
     LOG,
     META,
+    ONE_DATOM,
     PREFIX_SIZE,
     STATE_KEY,
     TX_SIZE,
     State,
+    changed_count,
     entity_key,
     txid_of,
 )
 from cowfs.store.log import pack_datom, pack_row, parse_row, row_size
 from cowfs.store.novelty import Novelty
 from cowfs.store.schema import Schema
+from cowfs.store.touched import write_touched
 from cowfs.store.values import shown
 
 
@@ -136,13 +140,18 @@ def _said(encoding: bytes | None) -> str:
 
 
 def _write(txn: WriteTxn, before: State, novelty: Novelty, highest: int) -> tuple[State, bytes]:
-    """Write the novelty, the counts, the log's row and the state; return the state and the row."""
+    """Write the novelty, the counts, who was touched, the log's row and the state; return the state and the row."""
     changes: dict[bytes, int] = {}
     retracted = _delete(txn, novelty, changes)
     state = next_state(txn, before)
-    asserted = _insert(txn, novelty, state.txid.to_bytes(TX_SIZE, "big"), changes)
+    tx = state.txid.to_bytes(TX_SIZE, "big")
+    asserted = _insert(txn, novelty, tx, changes)
     for aid, change in sorted(changes.items()):
-        _count(txn, aid, change)
+        if change:
+            key = COUNT_KEYS + aid
+            txn.put(META, key, changed_count(txn.get(META, key), change))
+    if any(novelty.gone.values()):
+        write_touched(txn, novelty, tx)
     state = replace(state, max_entity=highest, datoms=before.datoms + len(asserted) - len(retracted))
     return state, write_state(txn, state, asserted, retracted)
 
@@ -156,37 +165,36 @@ def write_state(txn: WriteTxn, state: State, asserted: Sequence[bytes] = (), ret
 
 
 def _delete(txn: WriteTxn, novelty: Novelty, changes: dict[bytes, int]) -> list[bytes]:
-    """Delete what is gone from both indexes; return the datoms for the log."""
+    """Delete what is gone from both indexes, and note the changes of counts; return the datoms for the log."""
     datoms = []
     for prefix, gone in sorted(novelty.gone.items()):
         e, aid = prefix[:ENTITY_SIZE], prefix[ENTITY_SIZE:]
         for value, data in sorted(gone.items()):
             txn.delete(EAV, prefix + value)
             txn.delete(AVE, aid + value + e)
-            datoms.append(data[:TX_SIZE] + pack_datom(prefix, data[TX_SIZE:] or value))
-            changes[aid] = changes.get(aid, 0) - 1
+            encoding = data[TX_SIZE:] or value
+            datoms.append(data[:TX_SIZE] + pack_datom(prefix, encoding))
+            size = line_size(encoding, int.from_bytes(e, "big"), int.from_bytes(data[:TX_SIZE], "big"))
+            changes[aid] = changes.get(aid, 0) - ONE_DATOM - size
     return datoms
 
 
 def _insert(txn: WriteTxn, novelty: Novelty, tx: bytes, changes: dict[bytes, int]) -> list[bytes]:
-    """Put what is added into both indexes; return the datoms for the log."""
+    """Put what is added into both indexes, and note the changes of counts; return the datoms for the log."""
     eav: list[tuple[bytes, bytes]] = []
     ave: list[tuple[bytes, bytes]] = []
+    one = ONE_DATOM + len(f"\t\t{int.from_bytes(tx, 'big')}\n")  # what is the same of every line
+    before, digits = b"", 0
     for prefix, added in novelty.added.items():
         e, aid = prefix[:ENTITY_SIZE], prefix[ENTITY_SIZE:]
+        if e != before:
+            before, digits = e, len(str(int.from_bytes(e, "big")))
         for value, encoding in added.items():
             eav.append((prefix + value, tx if len(encoding) <= KEY_VALUE_MAX else tx + encoding))
             ave.append((aid + value + e, tx))
-        if added:
-            changes[aid] = changes.get(aid, 0) + len(added)
+            changes[aid] = changes.get(aid, 0) + one + digits + text_size(encoding)
     eav.sort()
     ave.sort()
     txn.put_many(EAV, eav)
     txn.put_many(AVE, ave)
     return [pack_datom(key[:PREFIX_SIZE], data[TX_SIZE:] or key[PREFIX_SIZE:]) for key, data in eav]
-
-
-def _count(txn: WriteTxn, aid: bytes, change: int) -> None:
-    if change:
-        count = int.from_bytes(txn.get(META, COUNT_KEYS + aid) or b"", "big")
-        txn.put(META, COUNT_KEYS + aid, (count + change).to_bytes(8, "big"))

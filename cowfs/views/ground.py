@@ -12,6 +12,12 @@ from cowfs.views.snapshot import Snapshot
 _OF_DATA = 1 << 63
 
 
+def inode_at(place: bytes, kind: str, key: bytes = b"") -> int:
+    """Return the inode of a node of data: of 2**63, so that two are the same about never."""
+    digest = blake2b(b"%b\0%b\0%b" % (place, kind.encode(), key), digest_size=8).digest()
+    return _OF_DATA | int.from_bytes(digest, "little")
+
+
 @dataclass(frozen=True)
 class Ground:
     """A commit of a store at one place of the mount.
@@ -32,8 +38,7 @@ class Ground:
 
     def inode(self, kind: str, key: bytes = b"") -> int:
         """Return the inode of the node of that kind with that key: always the same, and of no other node."""
-        digest = blake2b(b"%b\0%b\0%b" % (self.place, kind.encode(), key), digest_size=8).digest()
-        return _OF_DATA | int.from_bytes(digest, "little")
+        return inode_at(self.place, kind, key)
 
 
 class DataNode(Node):

@@ -1,16 +1,18 @@
 """``Tree``: the whole mount as directories, and the way from a path to a node.
 
-/live                    the newest commit at each look
+/live                    the newest commit at each look, as an image and as data
 /snapshots/latest        the newest commit for who lists it; a process walking it is bound to one (see mount)
 /snapshots/<txid>        a commit, frozen
 /snapshots/<name>        a commit that somebody has named
 /snapshots/at/<instant>  the last commit at or before an instant in ISO 8601, UTC unless it says otherwise; never listed
 /snapshots/ago/<time>    the last commit at or before so long ago (5m, 1h30m, 7d); never listed
+/browse                  the same commits as data, in a store; of those with a txid all resolve, and none is listed
 """
 
 from __future__ import annotations
 
 import zlib
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Final
@@ -20,7 +22,9 @@ from cowfs.errors import InputError, NotFound, ReadOnly
 from cowfs.store.named import RESERVED
 from cowfs.store.values import parse_instant
 from cowfs.units import parse_duration
+from cowfs.views.browse import DataDirectory, LiveDirectory, inode_of_commit
 from cowfs.views.history import History
+from cowfs.views.logs import CurrentLog
 from cowfs.views.node import Attributes, Directory, Entry, Node, Stability
 from cowfs.views.snapshot import Place, Snapshot, SnapshotDirectory
 
@@ -30,6 +34,9 @@ _TOP: Final = 1
 _SNAPSHOTS: Final = 2
 _AT: Final = 3
 _AGO: Final = 4
+_BROWSE: Final = 5
+_BROWSE_AT: Final = 6
+_BROWSE_AGO: Final = 7
 _LIVE = Place(16, Stability.MOVING)
 _LATEST = Place(32, Stability.MOVING)
 _OF_NAMES: Final = 1 << 62
@@ -53,10 +60,11 @@ class Tree:
 
     def __init__(self, history: History) -> None:
         self.history = history
+        self._current = CurrentLog(history.newest)
 
     def node(self, path: str, seen: Seen = unbound) -> Node:
         """Return what ``path`` (absolute within the mount) leads to; raise ``NotFound``."""
-        node: Node = TopDirectory(self.history, seen)
+        node: Node = TopDirectory(self.history, seen, self._current)
         for name in path.split("/"):
             if not name:
                 continue
@@ -92,47 +100,82 @@ class _Commits(Directory):
         """Yield nothing: there is too much, or too little, to list."""
         return iter(())
 
-    def _moving(self, name: str, resolve: Callable[[], Snapshot], place: Place) -> SnapshotDirectory:
-        return SnapshotDirectory.of(self._seen(name, resolve), place, moving=name)
-
 
 class TopDirectory(_Commits):
     """The mount point itself."""
 
     inode = _TOP
 
+    def __init__(self, history: History, seen: Seen, current: CurrentLog) -> None:
+        super().__init__(history, seen)
+        self._current = current
+
     def child(self, name: str) -> Node:
-        """Return ``live`` or ``snapshots``, or raise ``NotFound``."""
+        """Return ``live``, ``snapshots`` or ``browse``, or raise ``NotFound``."""
         if name == "live":
-            return SnapshotDirectory.of(self._history.newest(), _LIVE)
+            return LiveDirectory(self._history, self._history.newest(), _LIVE, self._current)
         if name == "snapshots":
             return SnapshotsDirectory(self._history, self._seen)
+        if name == "browse" and self._browsable:
+            return BrowseDirectory(self._history, self._seen)
         raise NotFound(f"no {name!r} here")
 
     def entries(self) -> Iterator[Entry]:
-        """Yield both directories."""
+        """Yield the directories."""
+        if self._browsable:
+            yield Entry("browse", _BROWSE, directory=True)
         yield Entry("live", _LIVE.inode, directory=True)
         yield Entry("snapshots", _SNAPSHOTS, directory=True)
 
+    @property
+    def _browsable(self) -> bool:
+        return self._history.newest().db is not None
 
-class SnapshotsDirectory(_Commits):
-    """``snapshots/``: a directory for every commit that the history has, by txid and by name, and ``latest``."""
 
-    inode = _SNAPSHOTS
+class _ByCommit(_Commits):
+    """A directory with a directory for every commit, by txid, by name, and by time."""
+
+    moments: tuple[int, int]  # the inodes of at/ and ago/ in it
 
     def child(self, name: str) -> Node:
         """Return the directory of a commit, ``at`` or ``ago``, or raise ``NotFound``."""
-        history = self._history
         txid = txids.parse(name)
         if txid is not None:
-            return SnapshotDirectory(txid, history.mtime(txid), lambda: history.get(txid), frozen_place(txid))
+            return self.frozen(txid)
         if name == "latest":
-            return self._moving("latest", history.newest, _LATEST)
-        if name == "at":
-            return AtDirectory(history, self._seen)
-        if name == "ago":
-            return AgoDirectory(history, self._seen)
-        return SnapshotDirectory.of(history.named(name), _named_place(name, Stability.NAMED))
+            return self.bound("latest", self._history.newest)
+        if name in ("at", "ago"):
+            return MomentsDirectory(self._history, self._seen, self, name)
+        return self.shown(self._history.named(name), name, Stability.NAMED)
+
+    def bound(self, name: str, resolve: Callable[[], Snapshot]) -> Directory:
+        """Return the directory of the commit that the moving directory ``name`` shows to the one who asks."""
+        return self.shown(self._seen(name, resolve), name, Stability.MOVING)
+
+    @abstractmethod
+    def frozen(self, txid: int) -> Directory:
+        """Return the directory of the commit ``txid``, or raise ``NotFound``."""
+
+    @abstractmethod
+    def shown(self, snapshot: Snapshot, name: str, stability: Stability) -> Directory:
+        """Return the directory ``name``, which shows ``snapshot`` now."""
+
+
+class SnapshotsDirectory(_ByCommit):
+    """``snapshots/``: the commits as images; every commit is listed."""
+
+    inode = _SNAPSHOTS
+    moments = (_AT, _AGO)
+
+    def frozen(self, txid: int) -> Directory:
+        """Return the directory of the commit ``txid``; its root is not looked for before something in it is."""
+        history = self._history
+        return SnapshotDirectory(txid, history.mtime(txid), lambda: history.get(txid), frozen_place(txid))
+
+    def shown(self, snapshot: Snapshot, name: str, stability: Stability) -> Directory:
+        """Return the directory ``name``."""
+        place = _LATEST if name == "latest" else _named_place(name, stability)
+        return SnapshotDirectory.of(snapshot, place, name if stability is Stability.MOVING else None)
 
     def entries(self) -> Iterator[Entry]:
         """Yield the commits by txid, then the names, then ``latest``."""
@@ -143,35 +186,50 @@ class SnapshotsDirectory(_Commits):
         yield Entry("latest", _LATEST.inode, directory=True)
 
 
-class AtDirectory(_Commits):
-    """``snapshots/at/``: commits by instant."""
+class BrowseDirectory(_ByCommit):
+    """``browse/``: the commits as data; only names are listed, so that a find over the mount comes to an end."""
 
-    inode = _AT
+    inode = _BROWSE
+    moments = (_BROWSE_AT, _BROWSE_AGO)
+
+    def frozen(self, txid: int) -> Directory:
+        """Return the directory of the commit ``txid``."""
+        return DataDirectory(self._history.get(txid), Stability.FROZEN, b"browse/%d" % txid)
+
+    def shown(self, snapshot: Snapshot, name: str, stability: Stability) -> Directory:
+        """Return the directory ``name``."""
+        moving = name if stability is Stability.MOVING else None
+        return DataDirectory(snapshot, stability, _place_of(name), moving)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the names, then ``latest``."""
+        for name in (*self._history.names(), "latest"):
+            yield Entry(name, inode_of_commit(_place_of(name)), directory=True)
+
+
+class MomentsDirectory(_Commits):
+    """``at/`` and ``ago/``: commits by instant, and by age."""
+
+    def __init__(self, history: History, seen: Seen, above: _ByCommit, kind: str) -> None:
+        super().__init__(history, seen)
+        self.inode = above.moments[kind == "ago"]
+        self._above = above
+        self._kind = kind
 
     def child(self, name: str) -> Node:
-        """Return the last commit at or before the instant ``name``, or raise ``NotFound``."""
+        """Return the last commit at or before the moment ``name``, or raise ``NotFound``."""
         try:
-            instant = parse_instant(name)
-        except InputError as error:
-            raise NotFound(f"{name!r}: {error}") from None
-        place = _named_place(f"at/{name}", Stability.MOVING)
-        return self._moving(f"at/{name}", lambda: self._history.at(instant), place)
-
-
-class AgoDirectory(_Commits):
-    """``snapshots/ago/``: commits by age."""
-
-    inode = _AGO
-
-    def child(self, name: str) -> Node:
-        """Return the last commit at or before the time ``name`` ago, or raise ``NotFound``."""
-        try:
-            age = timedelta(seconds=parse_duration(name))
-            instant = datetime.now(timezone.utc) - age
+            if self._kind == "at":
+                instant = parse_instant(name)
+            else:
+                instant = datetime.now(timezone.utc) - timedelta(seconds=parse_duration(name))
         except (InputError, OverflowError) as error:
             raise NotFound(f"{name!r}: {error}") from None
-        place = _named_place(f"ago/{name}", Stability.MOVING)
-        return self._moving(f"ago/{name}", lambda: self._history.at(instant), place)
+        return self._above.bound(f"{self._kind}/{name}", lambda: self._history.at(instant))
+
+
+def _place_of(name: str) -> bytes:
+    return b"browse/" + name.encode(errors="surrogateescape")
 
 
 def _named_place(name: str, stability: Stability) -> Place:

@@ -120,9 +120,10 @@ def test_the_mount_point_itself_answers_erofs(mount: Mount, name: str) -> None:
 
 
 def test_nothing_was_changed_by_all_that(mount: Mount) -> None:
-    assert sorted(os.listdir(mount.point)) == ["live", "snapshots"]
+    assert sorted(os.listdir(mount.point)) == ["browse", "live", "snapshots"]
     assert sorted(os.listdir(mount.snapshots)) == ["1", "latest"]
-    for directory in (mount.live, mount.latest, mount.snapshot(1)):
+    assert sorted(os.listdir(mount.point / "browse")) == ["latest"]
+    for directory in (mount.latest, mount.snapshot(1)):
         assert sorted(os.listdir(directory)) == ["data.mdb", "schema.json", "snapshot.json"]
 
 
@@ -193,7 +194,8 @@ def test_there_are_no_extended_attributes_and_they_disturb_nobody(mount: Mount, 
 
 
 def test_reading_at_and_beyond_the_end(mount: Mount) -> None:
-    for directory in (mount.live, mount.latest, mount.snapshot(1)):
+    assert sorted(os.listdir(mount.point / "browse")) == ["latest"]
+    for directory in (mount.latest, mount.snapshot(1)):
         for name in ("data.mdb", "snapshot.json"):
             descriptor = os.open(directory / name, os.O_RDONLY)
             try:

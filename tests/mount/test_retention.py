@@ -146,7 +146,7 @@ def test_listing_live_holds_nothing(store: Store, tmp_path: Path) -> None:
     with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
         for _ in range(10):
             newest = _commit(store)
-            assert len(os.listdir(mount.live)) == 3
+            assert "data.mdb" in os.listdir(mount.live)
             assert mount.txids()[-1] == newest
         assert _becomes(lambda: _held_by(mount) == newest)
 

@@ -64,7 +64,7 @@ def walk(tree: Tree, path: str = "/") -> Iterator[tuple[str, Node]]:
 
 
 def test_the_top(tree: Tree) -> None:
-    assert listed(tree, "/") == ["live", "snapshots"]
+    assert listed(tree, "/") == ["browse", "live", "snapshots"]
     assert at(tree, "//live/").inode == at(tree, "/live").inode
 
 
@@ -73,8 +73,13 @@ def test_each_commit_is_a_directory(store: Store, tree: Tree) -> None:
     for number in range(3):
         commits.append(add(store, f"item {number}"))
         assert listed(tree, "/snapshots") == ["1", *map(str, commits), "latest"]
-    for place in ("/live", "/snapshots/latest", *(f"/snapshots/{txid}" for txid in commits)):
+    for place in ("/snapshots/latest", *(f"/snapshots/{txid}" for txid in commits)):
         assert listed(tree, place) == ["data.mdb", "schema.json", "snapshot.json"]
+    trees = ["attributes", "entities", "log", "unique"]
+    assert listed(tree, "/live") == [*sorted([*trees, "history"]), "data.mdb", "schema.json", "snapshot.json"]
+    for place in ("/browse/latest", *(f"/browse/{txid}" for txid in commits)):
+        assert listed(tree, place) == [*trees, "schema.json", "snapshot.json"]
+    assert listed(tree, "/browse") == ["latest"]
     assert [json.loads(content(at(tree, f"/snapshots/{txid}/snapshot.json")))["txid"] for txid in commits] == commits
 
 
@@ -108,7 +113,7 @@ def test_inodes_are_unique(store: Store, tree: Tree) -> None:
         add(store, f"item {number}")
         tree.history.newest()
     nodes = list(walk(tree))
-    assert len({node.inode for _path, node in nodes}) == len(nodes) == 2 + 4 * 8
+    assert len({node.inode for _path, node in nodes}) == len(nodes) > 2 + 4 * 8
     assert all(0 < node.inode < 2**64 for _path, node in nodes)
 
 
@@ -250,7 +255,11 @@ def test_a_file_is_read_at_any_offset(tree: Tree) -> None:
 
 def test_a_foreign_environment_has_images_only(foreign: Env, foreign_tree: Tree) -> None:
     txid = put(foreign, b"second")
-    assert listed(foreign_tree, "/live") == ["data.mdb", "snapshot.json"]
+    assert listed(foreign_tree, "/live") == ["data.mdb", "snapshot.json", "README"]
+    assert b"not a cowfs store" in content(at(foreign_tree, "/live/README"))
+    assert listed(foreign_tree, "/") == ["live", "snapshots"]
+    with pytest.raises(NotFound):
+        at(foreign_tree, "/browse")
     with pytest.raises(NotFound):
         at(foreign_tree, "/live/schema.json")
     summary = json.loads(content(at(foreign_tree, f"/snapshots/{txid}/snapshot.json")))

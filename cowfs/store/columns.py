@@ -1,0 +1,320 @@
+r"""Columns: an attribute's datoms as lines of text, ``value <tab> entity <tab> tx <newline>``, in ``ave``'s order.
+
+The value is text as it is for a string, keyword, symbol or uri, with these escapes, so that a line is a line and a tab is
+a tab (``unescape`` is the way back)::
+
+    \\  backslash      \t  tab      \n  newline      \r  carriage return      \xNN  any other byte below 0x20
+
+All others are as in JSON, strings without quotes: numbers, true and false, instants in ISO 8601, uuids, bytes as base64,
+of a reference the entity id, and a tuple as one JSON list. The lines are UTF-8; the store holds no lone surrogates, and a
+text that is damaged comes out byte for byte.
+
+Here is also what the lines take, to the byte, without making them: see ``layout`` for where the store keeps the sum.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Callable, Iterator
+from itertools import islice
+from math import isfinite
+from typing import Any, Final, NamedTuple
+
+from cowfs.errors import CorruptDatabase
+from cowfs.pages.reader import Reader
+from cowfs.store.encoding import (
+    BOOLEAN,
+    DOUBLE,
+    INSTANT,
+    KEY_VALUE_DIGESTED,
+    KEY_VALUE_PREFIX,
+    KEYWORD,
+    LONG,
+    REF,
+    STRING,
+    SYMBOL,
+    URI,
+    Ref,
+    decode,
+    instant_of,
+)
+from cowfs.store.indexes import Record, ave_records
+from cowfs.store.layout import AVE, EAV, ENTITY_SIZE, TX_SIZE, stop_after
+from cowfs.store.values import instant_text, to_json
+
+_AID = 4
+_LONG_KEY = _AID + KEY_VALUE_PREFIX + ENTITY_SIZE  # from here on keys may stand in another order than their values
+_SHARED = _AID + KEY_VALUE_PREFIX
+_BATCH = 1024  # entries of the index that become lines at once
+_PIECE = 1 << 16  # bytes of long lines that do
+_BIAS = 2**63
+_ALL = 2**64 - 1
+_SECONDS_SIZE = len("2026-01-31T12:00:00Z")
+_MICROS_SIZE = len("2026-01-31T12:00:00.000001Z")
+_TAGGED_BIAS = (LONG << 64) + _BIAS
+_TAGGED_ZERO = REF << 64
+_TEXTS: Final = frozenset((STRING, KEYWORD, SYMBOL, URI))
+_NUMBER_SIZE = 9  # of the encoding of a long or a reference
+_NUMBER_KEY = struct.Struct(">5xQQ")
+_ID = struct.Struct(">Q")
+
+_TO_ESCAPE: Final = bytes((*range(0x20), 0x5C))
+_ESCAPABLE = re.compile(rb"\x00\xff|[\x00-\x1f\\]")
+_ESCAPES: Final = {
+    **{bytes((byte,)): b"\\x%02x" % byte for byte in range(0x20)},
+    b"\0\xff": b"\\x00",
+    b"\t": b"\\t",
+    b"\n": b"\\n",
+    b"\r": b"\\r",
+    b"\\": b"\\\\",
+}
+_ESCAPED = re.compile(rb"\\(?:([\\tnr])|x([01][0-9a-f]))")
+_MEANT: Final = {b"\\": b"\\", b"t": b"\t", b"n": b"\n", b"r": b"\r"}
+
+
+class Piece(NamedTuple):
+    """Lines that follow each other; ``key`` is where the index is read to begin with them, None where it cannot be begun."""
+
+    key: bytes | None
+    lines: bytes
+
+
+# -- one line --------------------------------------------------------------------------------------------------------
+
+
+def line(encoding: bytes, e: int, tx: int) -> bytes:
+    """Return the line of a datom. Raises ``CorruptDatabase`` when no value has the encoding."""
+    return b"%b\t%d\t%d\n" % (text(encoding), e, tx)
+
+
+def line_size(encoding: bytes, e: int, tx: int) -> int:
+    """Return how many bytes the line of a datom has. Raises ``CorruptDatabase`` when no value has the encoding."""
+    return text_size(encoding) + len(f"\t{e}\t{tx}\n")
+
+
+def text(encoding: bytes) -> bytes:
+    """Return the value with this encoding as it stands in a line."""
+    tag = encoding[0]
+    if tag in _TEXTS:
+        return escape(encoding[1:-1])
+    if (tag in (LONG, REF)) and len(encoding) == _NUMBER_SIZE:
+        number = int.from_bytes(encoding[1:], "big")
+        return b"%d" % (number - _BIAS if tag == LONG else number)
+    return _plain(decode(encoding))
+
+
+def text_size(encoding: bytes) -> int:
+    """Return how many bytes ``text`` has."""
+    tag = encoding[0]
+    if STRING <= tag <= URI:
+        size = len(encoding) - 2
+        if len(encoding.translate(None, _TO_ESCAPE)) == size + 1:  # only the 0 at its end
+            return size
+        return len(escape(encoding[1:-1]))
+    if tag == LONG and len(encoding) == _NUMBER_SIZE:
+        return len(str(int.from_bytes(encoding, "big") - _TAGGED_BIAS))
+    if tag == REF and len(encoding) == _NUMBER_SIZE:
+        return len(str(int.from_bytes(encoding, "big") - _TAGGED_ZERO))
+    if tag == INSTANT and len(encoding) == _NUMBER_SIZE:
+        return _SECONDS_SIZE if (int.from_bytes(encoding[1:], "big") - _BIAS) % 1_000_000 == 0 else _MICROS_SIZE
+    if tag == BOOLEAN:
+        return 4 if encoding[-1] else 5
+    return len(text(encoding))
+
+
+def escape(body: bytes) -> bytes:
+    """Return a text, from between tag and end of its encoding, with its escapes."""
+    return _ESCAPABLE.sub(_escape, body) if len(body.translate(None, _TO_ESCAPE)) < len(body) else body
+
+
+def unescape(written: bytes) -> bytes:
+    """Return the UTF-8 of the text that stands in a line as ``written``."""
+    return _ESCAPED.sub(_unescape, written)
+
+
+def _escape(found: re.Match[bytes]) -> bytes:
+    return _ESCAPES[found.group()]
+
+
+def _unescape(found: re.Match[bytes]) -> bytes:
+    letter, number = found.groups()
+    return _MEANT[letter] if letter else bytes((int(number, 16),))
+
+
+def _plain(value: Any) -> bytes:
+    if isinstance(value, Ref):
+        return b"%d" % value
+    try:
+        form = to_json(value)
+        written = form if isinstance(form, str) else json.dumps(form, ensure_ascii=False, separators=(",", ":"))
+        return written.encode()
+    except ValueError:  # more digits than Python writes, or than the store takes
+        raise CorruptDatabase("a number of more than 4300 digits") from None
+
+
+# -- many lines ------------------------------------------------------------------------------------------------------
+
+
+def column_size(reader: Reader, aid: bytes) -> int:
+    """Return how many bytes the lines of an attribute have, by reading all of its datoms."""
+    pairs = reader.scan(AVE, aid, stop_after(aid))
+    return sum(line_size(encoding_at(reader, key), *_e_and_tx(key, data)) for key, data in pairs)
+
+
+def pieces(reader: Reader, start: bytes, stop: bytes) -> Iterator[Piece]:
+    """Yield the lines of one attribute for start <= key < stop in ``ave``; ``start`` is the attribute's or a piece's key.
+
+    Little is in memory at a time: some hundred lines, or those of one value that is long, or of many long ones that begin
+    with the same 467 bytes. Raises ``CorruptDatabase``.
+    """
+    pairs = reader.scan(AVE, start, stop)
+    batch = list(islice(pairs, _BATCH))
+    while batch:
+        batch, after = _whole(batch, pairs)
+        if max(map(_key_size, batch)) < _LONG_KEY:
+            yield Piece(batch[0][0], _lines(batch))
+        else:
+            yield from _long_pieces(ave_records(reader, batch[0][0], batch[-1][0] + b"\0"))
+        batch = [*after, *islice(pairs, _BATCH)]
+
+
+def starts_before(reader: Reader, aid: bytes, start: bytes, stop: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield, from the last to the first, the keys in start <= key < stop at which ``pieces`` can begin.
+
+    With each comes how many bytes the lines from there to ``stop`` have.
+    """
+    size = 0
+    last = b""
+    for key, data in reader.scan(AVE, start, stop, reverse=True):
+        begin = key if len(key) < _LONG_KEY else key[:_SHARED]
+        if last and begin != last:
+            yield last, size
+        size += line_size(encoding_at(reader, key), *_e_and_tx(key, data))
+        last = begin
+    if last:
+        yield last, size
+
+
+def encoding_at(reader: Reader, key: bytes) -> bytes:
+    """Return the value's whole encoding at a key of ``ave``. Raises ``CorruptDatabase`` when it is not there."""
+    encoding = key[_AID:-ENTITY_SIZE]
+    if len(encoding) == KEY_VALUE_DIGESTED:
+        data = reader.get(EAV, key[-ENTITY_SIZE:] + key[:-ENTITY_SIZE]) or b""
+        encoding = data[TX_SIZE:]
+    if not encoding:
+        raise CorruptDatabase(f"ave has no value at {key[:20].hex()}")
+    return encoding
+
+
+def _e_and_tx(key: bytes, data: bytes) -> tuple[int, int]:
+    return int.from_bytes(key[-ENTITY_SIZE:], "big"), int.from_bytes(data, "big")
+
+
+def _key_size(pair: tuple[bytes, bytes]) -> int:
+    return len(pair[0])
+
+
+_Pairs = list[tuple[bytes, bytes]]
+
+
+def _whole(batch: _Pairs, pairs: Iterator[tuple[bytes, bytes]]) -> tuple[_Pairs, _Pairs]:
+    """Return the batch with all whose values begin with the same 467 bytes as its last, and what was read beyond it."""
+    last = batch[-1][0]
+    if len(last) >= _LONG_KEY:
+        for pair in pairs:
+            if pair[0][:_SHARED] != last[:_SHARED]:
+                return batch, [pair]
+            batch[-1] = pair  # only the ends are looked at
+    return batch, []
+
+
+def _long_pieces(records: Iterator[Record]) -> Iterator[Piece]:
+    key: bytes | None = None
+    lines: list[bytes] = []
+    size = 0
+    shared = b""
+    for e, aid, encoding, tx in records:
+        begin: bytes | None = None
+        if len(encoding) < KEY_VALUE_PREFIX:
+            begin, shared = b"%b%b%b" % (aid, encoding, _ID.pack(e)), b""
+        elif encoding[:KEY_VALUE_PREFIX] != shared:
+            shared = encoding[:KEY_VALUE_PREFIX]
+            begin = aid + shared
+        if size >= _PIECE:
+            yield Piece(key, b"".join(lines))
+            lines, size = [], 0
+        if not lines:
+            key = begin
+        lines.append(line(encoding, e, tx))
+        size += len(lines[-1])
+    yield Piece(key, b"".join(lines))
+
+
+def _lines(batch: _Pairs) -> bytes:
+    """Return the lines of entries with short keys; fast when all values are of one common type."""
+    keys = [key for key, _data in batch]
+    txs = [tx for (tx,) in _ID.iter_unpack(b"".join([data for _key, data in batch]))]
+    if len(txs) != len(keys):
+        raise CorruptDatabase("ave has an entry without a transaction")
+    tag = keys[0][_AID] if keys[0][: _AID + 1] == keys[-1][: _AID + 1] else None
+    special = _BY_TAG.get(tag)
+    if special is not None:
+        return special(keys, txs)
+    number = int.from_bytes
+    return b"".join(
+        [
+            line(key[_AID:-ENTITY_SIZE] or b"\0", number(key[-ENTITY_SIZE:], "big"), tx)
+            for key, tx in zip(keys, txs, strict=True)
+        ]
+    )
+
+
+def _numbers(keys: list[bytes]) -> list[tuple[int, int]]:
+    """Return (value, entity) of keys whose values have 8 bytes."""
+    if len(keys[0]) != _NUMBER_KEY.size or len(set(map(len, keys))) > 1:
+        raise CorruptDatabase("ave has a number of another size")
+    return list(_NUMBER_KEY.iter_unpack(b"".join(keys)))
+
+
+def _long_lines(keys: list[bytes], txs: list[int]) -> bytes:
+    return "".join([f"{v - _BIAS}\t{e}\t{tx}\n" for (v, e), tx in zip(_numbers(keys), txs, strict=True)]).encode()
+
+
+def _ref_lines(keys: list[bytes], txs: list[int]) -> bytes:
+    return "".join([f"{v}\t{e}\t{tx}\n" for (v, e), tx in zip(_numbers(keys), txs, strict=True)]).encode()
+
+
+def _double_lines(keys: list[bytes], txs: list[int]) -> bytes:
+    numbers = _numbers(keys)
+    bits = [v ^ _BIAS if v >> 63 else v ^ _ALL for v, _e in numbers]
+    values = struct.unpack(f">{len(bits)}d", struct.pack(f">{len(bits)}Q", *bits))
+    rows = zip(values, numbers, txs, strict=True)
+    return "".join([f"{v if isfinite(v) else to_json(v)}\t{e}\t{tx}\n" for v, (_v, e), tx in rows]).encode()
+
+
+def _instant_lines(keys: list[bytes], txs: list[int]) -> bytes:
+    rows = zip(_numbers(keys), txs, strict=True)
+    try:
+        return "".join([f"{instant_text(instant_of(v - _BIAS))}\t{e}\t{tx}\n" for (v, e), tx in rows]).encode()
+    except OverflowError:
+        raise CorruptDatabase("ave has an instant outside of the years 1 to 9999") from None
+
+
+def _text_lines(keys: list[bytes], txs: list[int]) -> bytes:
+    bodies = [key[_AID + 1 : -ENTITY_SIZE - 1] for key in keys]
+    whole = b"".join(bodies)
+    if len(whole.translate(None, _TO_ESCAPE)) < len(whole):
+        bodies = [escape(body) for body in bodies]
+    entities = _ID.iter_unpack(b"".join([key[-ENTITY_SIZE:] for key in keys]))
+    return b"".join([b"%b\t%d\t%d\n" % (body, e, tx) for body, (e,), tx in zip(bodies, entities, txs, strict=True)])
+
+
+_BY_TAG: Final[dict[int | None, Callable[[list[bytes], list[int]], bytes]]] = {
+    LONG: _long_lines,
+    REF: _ref_lines,
+    DOUBLE: _double_lines,
+    INSTANT: _instant_lines,
+    **dict.fromkeys(_TEXTS, _text_lines),
+}

@@ -1,0 +1,40 @@
+"""``touched``: which transaction was the last to touch an entity, where no datom of the entity tells.
+
+An entity was last touched by the newest transaction that asserted or retracted a datom of it. Mostly that is the highest
+``tx`` of its datoms. A transaction that only retracts from an entity leaves none there, so it is remembered as long as the
+entity has other datoms: in the named database ``touched``, e u64 -> tx u64. An entry may be older than the datoms.
+"""
+
+from __future__ import annotations
+
+from cowfs.pages.reader import Reader
+from cowfs.pages.writetxn import WriteTxn
+from cowfs.store.indexes import exact
+from cowfs.store.layout import EAV, ENTITY_SIZE, TOUCHED, TX_SIZE
+from cowfs.store.novelty import Novelty
+
+
+def write_touched(txn: WriteTxn, novelty: Novelty, tx: bytes) -> None:
+    """Remember ``tx`` for the entities that it only retracts from; ``eav`` has been written."""
+    diminished = {prefix[:ENTITY_SIZE] for prefix, gone in novelty.gone.items() if gone}
+    diminished.difference_update([prefix[:ENTITY_SIZE] for prefix, added in novelty.added.items() if added])
+    left = [(e, tx) for e in sorted(diminished) if has_datoms(txn, e)]
+    if left:
+        txn.create((TOUCHED,))
+        txn.put_many(TOUCHED, left)
+    for e in sorted(diminished.difference([e for e, _tx in left])):
+        if txn.get(TOUCHED, e) is not None:
+            txn.delete(TOUCHED, e)
+
+
+def last_touched(reader: Reader, e: bytes) -> int | None:
+    """Return the last transaction that touched the entity with key ``e``; None when it has no datoms."""
+    newest = max((data[:TX_SIZE] for _key, data in reader.scan(EAV, *exact(e))), default=None)
+    if newest is None:
+        return None
+    return int.from_bytes(max(newest, reader.get(TOUCHED, e) or b""), "big")
+
+
+def has_datoms(reader: Reader, e: bytes) -> bool:
+    """Return whether the entity with key ``e`` has any datoms."""
+    return next(iter(reader.scan(EAV, *exact(e))), None) is not None

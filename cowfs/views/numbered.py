@@ -1,0 +1,215 @@
+"""Numbered JSON documents: in a directory of blocks of a thousand, each a file.
+
+Both trees that number what they hold (``entities`` by entity id, ``log`` by txid) look alike::
+
+    1000-1999/1042.json     blocks are listed when they hold anything, and what they hold
+    1042.json               the same document, not listed
+
+What was rendered last is remembered, for the stat, the open and the next stat of one document. Not safe for several threads
+at once: the mount takes turns.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import count
+from typing import Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+from cowfs import txid as txids
+from cowfs.errors import NotFound
+from cowfs.store.layout import LOG
+from cowfs.store.log import row_instant
+from cowfs.views.ground import DataNode, Ground
+from cowfs.views.node import Attributes, Directory, Entry, File, Node
+from cowfs.views.snapshot import Snapshot
+
+BLOCK: Final = 1000
+SUFFIX: Final = ".json"
+
+_LAST = 2**64 - 1
+_MOST_RENDERED = 4096
+_LARGEST_RENDERED = 1 << 14  # bytes of a document that is worth keeping: so the cache stays below 64 MB
+_MOST_KNOWN = 1 << 16
+
+to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+class Rendered(NamedTuple):
+    """A document's bytes, and when it was made, in whole seconds."""
+
+    content: bytes
+    mtime: int
+
+
+class _Known(NamedTuple):
+    """What is remembered of a snapshot: a number that no other has, when its transactions were, and blocks that it has."""
+
+    number: int
+    seconds: dict[int, int]
+    blocks: set[tuple[str, int]]
+
+
+_numbers = count()
+_known: WeakKeyDictionary[Snapshot, _Known] = WeakKeyDictionary()
+_rendered: OrderedDict[tuple[int, str, int], Rendered] = OrderedDict()  # the least recently used first
+
+
+def recall(snapshot: Snapshot, kind: str, number: int) -> Rendered | None:
+    """Return the document ``number`` of a kind at a commit when it was rendered a moment ago, else None."""
+    key = (_of(snapshot).number, kind, number)
+    found = _rendered.get(key)
+    if found is not None:
+        _rendered.move_to_end(key)
+    return found
+
+
+def remember(snapshot: Snapshot, kind: str, number: int, document: Rendered) -> None:
+    """Keep a document for a moment, unless it is large."""
+    if len(document.content) <= _LARGEST_RENDERED:
+        _rendered[(_of(snapshot).number, kind, number)] = document
+        if len(_rendered) > _MOST_RENDERED:
+            _rendered.popitem(last=False)
+
+
+def seconds_of(snapshot: Snapshot, txid: int) -> int:
+    """Return when a transaction was, in whole seconds, from the log of a commit that has it."""
+    seconds = _of(snapshot).seconds
+    found = seconds.get(txid)
+    if found is None:
+        row = snapshot.hold.get(LOG, number_key(txid))
+        found = snapshot.mtime if row is None else row_instant(row) // 1_000_000
+        if len(seconds) >= _MOST_KNOWN:
+            seconds.clear()
+        seconds[txid] = found
+    return found
+
+
+def number_key(number: int) -> bytes:
+    """Return an entity id or a txid as it stands in keys; those below and above all of them as the least and the last."""
+    return min(max(number, 0), _LAST).to_bytes(8, "big")
+
+
+def number_of(name: str) -> int | None:
+    """Return the number of which ``name`` is the document, None when it is none."""
+    return txids.parse(name[: -len(SUFFIX)]) if name.endswith(SUFFIX) else None
+
+
+def block_name(number: int) -> str:
+    """Return the name of the block in which a number is."""
+    start = number - number % BLOCK
+    return f"{start}-{start + BLOCK - 1}"
+
+
+class Document(DataNode, File):
+    """A file whose content is at hand."""
+
+    def __init__(self, ground: Ground, kind: str, key: bytes, document: Rendered) -> None:
+        super().__init__(ground, kind, key)
+        self._document = document
+
+    def attributes(self) -> Attributes:
+        """Return what stat(2) tells."""
+        size = len(self._document.content)
+        return Attributes(self._document.mtime, size, -(-size // 512))
+
+    def readinto(self, offset: int, buffer: memoryview) -> int:
+        """Fill ``buffer`` from ``offset`` on."""
+        piece = self._document.content[offset : offset + len(buffer)]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+class DatedDirectory(DataNode, Directory):
+    """A directory that is as old as its commit."""
+
+    def attributes(self) -> Attributes:
+        """Return what stat(2) tells."""
+        return Attributes(self.snapshot.mtime)
+
+
+class BlocksDirectory(DatedDirectory):
+    """A directory of blocks. Who derives from it says which numbers there are, and makes their documents."""
+
+    def __init__(self, ground: Ground, kind: str) -> None:
+        super().__init__(ground, kind)
+        self.ground = ground
+        self.kind = kind
+
+    @abstractmethod
+    def numbers(self, start: int, stop: int | None = None) -> Iterator[int]:
+        """Yield the numbers that have a document, start <= number < stop, ascending. The first comes at once."""
+
+    @abstractmethod
+    def document(self, number: int) -> File:
+        """Return the document of a number, of ``document_inode``; raise ``NotFound``."""
+
+    @property
+    def document_kind(self) -> str:
+        """What the inodes of the documents are made from, with their numbers."""
+        return f"{self.kind}/document"
+
+    def document_inode(self, number: int) -> int:
+        """Return the inode of a number's document, wherever it appears."""
+        return self.ground.inode(self.document_kind, number_key(number))
+
+    def block_inode(self, start: int) -> int:
+        """Return the inode of a block."""
+        return self.ground.inode(f"{self.kind}/block", number_key(start))
+
+    def child(self, name: str) -> Node:
+        """Return a block, or a document, or raise ``NotFound``."""
+        number = number_of(name)
+        if number is not None:
+            return self.document(number)
+        start = txids.parse(name.partition("-")[0])
+        if start is None or name != block_name(start):
+            raise NotFound(f"no {name!r} here")
+        blocks = _of(self.snapshot).blocks
+        if (self.kind, start) not in blocks:
+            if next(self.numbers(start, start + BLOCK), None) is None:
+                raise NotFound(f"nothing in {name}")
+            if len(blocks) >= _MOST_KNOWN:
+                blocks.clear()
+            blocks.add((self.kind, start))
+        return BlockDirectory(self, start)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the blocks that hold anything."""
+        start = 0
+        while (found := next(self.numbers(start), None)) is not None:
+            start = found - found % BLOCK
+            yield Entry(block_name(start), self.block_inode(start), directory=True)
+            start += BLOCK
+
+
+class BlockDirectory(DatedDirectory):
+    """A block of a thousand numbers: the documents of those that there are."""
+
+    def __init__(self, blocks: BlocksDirectory, start: int) -> None:
+        super().__init__(blocks.ground, f"{blocks.kind}/block", number_key(start))
+        self._blocks = blocks
+        self._start = start
+
+    def child(self, name: str) -> Node:
+        """Return a document, or raise ``NotFound``."""
+        number = number_of(name)
+        if number is None or not self._start <= number < self._start + BLOCK:
+            raise NotFound(f"no {name!r} here")
+        return self._blocks.document(number)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the documents."""
+        blocks = self._blocks
+        for number in blocks.numbers(self._start, self._start + BLOCK):
+            yield Entry(f"{number}{SUFFIX}", blocks.document_inode(number), directory=False)
+
+
+def _of(snapshot: Snapshot) -> _Known:
+    known = _known.get(snapshot)
+    if known is None:
+        known = _known[snapshot] = _Known(next(_numbers), {}, set())
+    return known

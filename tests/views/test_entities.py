@@ -1,0 +1,338 @@
+"""Entities as files: what they hold, that it can be transacted again, and how the blocks list a sparse space of ids."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cowfs import Store
+from cowfs.errors import NotFound
+from cowfs.store.check import check_store
+from cowfs.store.retention import Retention
+from cowfs.views import numbered
+from cowfs.views.entities import EntitiesDirectory, HistoryDirectory, entity_document
+from cowfs.views.ground import Ground
+from cowfs.views.history import Retained
+from cowfs.views.node import Directory, File, Node, Stability
+
+from .conftest import require_sound
+
+MANY = {":db/cardinality": ":db.cardinality/many"}
+PEOPLE: dict[str, dict[str, Any]] = {
+    ":a/first": {},
+    ":person/email": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"},
+    ":person/name": {":db/valueType": ":db.type/string"},
+    ":person/tags": {":db/valueType": ":db.type/string", **MANY},
+    ":person/friend": {":db/valueType": ":db.type/ref", **MANY},
+    ":person/boss": {":db/valueType": ":db.type/ref"},
+    ":person/born": {":db/valueType": ":db.type/instant"},
+    ":person/weight": {":db/valueType": ":db.type/double"},
+    ":person/wealth": {":db/valueType": ":db.type/bigdec"},
+    ":person/key": {":db/valueType": ":db.type/bytes"},
+    ":person/kind": {":db/valueType": ":db.type/keyword"},
+    ":person/place": {":db/valueType": ":db.type/tuple", ":db/tupleTypes": [":db.type/double", ":db.type/string"]},
+    ":any": MANY,
+}
+
+
+@contextmanager
+def fresh(path: Path) -> Iterator[Store]:
+    with Store.create(path, PEOPLE, durability="none") as store:
+        yield store
+        require_sound(store.env)
+        with store.db() as db:
+            assert list(check_store(db.reader, db.txnid)) == []
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Iterator[Store]:
+    with fresh(tmp_path / "people") as store:
+        yield store
+
+
+@pytest.fixture
+def history(people: Store) -> Iterator[Retained]:
+    history = Retained(people.env)
+    yield history
+    history.close()
+
+
+def entities(history: Retained, stability: Stability = Stability.MOVING) -> EntitiesDirectory:
+    return EntitiesDirectory(Ground(history.newest(), stability, b"here"))
+
+
+def at(node: Node, *path: str) -> Node:
+    for name in path:
+        assert isinstance(node, Directory)
+        node = node.child(name)
+    return node
+
+
+def listed(node: Node) -> list[str]:
+    assert isinstance(node, Directory)
+    return [entry.name for entry in node.entries()]
+
+
+def content(node: Node) -> bytes:
+    assert isinstance(node, File)
+    buffer = bytearray(node.attributes().size + 10)
+    count = node.readinto(0, memoryview(buffer))
+    assert count == node.attributes().size
+    return bytes(buffer[:count])
+
+
+def test_a_document_is_a_line_an_attribute(people: Store, history: Retained) -> None:
+    people.transact([{":db/id": 7, ":person/name": "Änn", ":a/first": True, ":person/tags": ["b", "a"]}])
+    people.transact([{":db/id": 7, ":person/friend": [9, 8], ":person/boss": 8, ":person/weight": "NaN"}])
+    assert content(at(entities(history), "0-999", "7.json")).decode() == (
+        '{\n  ":a/first": true,\n  ":db/id": 7,\n  ":person/boss": {":db/id": 8},\n'
+        '  ":person/friend": [{":db/id": 8}, {":db/id": 9}],\n  ":person/name": "Änn",\n'
+        '  ":person/tags": ["a", "b"],\n  ":person/weight": "NaN"\n}\n'
+    )
+
+
+def test_blocks_of_a_sparse_space_of_ids(people: Store, history: Retained) -> None:
+    ids = [1, 999, 1000, 1999, 5_000_000, 2**53 - 1]
+    people.transact([{":db/id": e, ":person/name": "x"} for e in ids])
+    people.transact([[":db/add", 1000, ":any", n] for n in range(350)])
+    blocks = ["0-999", "1000-1999", "5000000-5000999", "9007199254740000-9007199254740999"]
+    directory = entities(history)
+    assert listed(directory) == blocks
+    assert [listed(at(directory, block)) for block in blocks] == [
+        ["1.json", "999.json"],
+        ["1000.json", "1999.json"],
+        ["5000000.json"],
+        ["9007199254740991.json"],
+    ]
+    for block in blocks:
+        found = at(directory, block)
+        assert isinstance(found, Directory)
+        assert found.inode in {entry.inode for entry in directory.entries() if entry.name == block and entry.directory}
+        for name, inode, is_directory, link in found.entries():
+            assert at(found, name).inode == at(directory, name).inode == inode
+            assert not is_directory
+            assert not link
+    people.transact([[":db/retractEntity", 5_000_000]])
+    assert listed(entities(history)) == [*blocks[:2], blocks[3]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "0-999.json",
+        "00-999",
+        "0-1000",
+        "1-1000",
+        "1000-1999",
+        "0-999 ",
+        "-1-998",
+        "0.json",
+        "01.json",
+        "2.json",
+        "1",
+        ".json",
+        "1.JSON",
+        "+1.json",
+        f"{2**53}.json",
+        f"{2**64 - 1}.json",
+        "9" * 400 + ".json",
+        "\udcff.json",
+        "current",
+        f"{2**64 - 616}-x",
+    ],
+)
+def test_other_names_are_not_found(people: Store, history: Retained, name: str) -> None:
+    people.transact([{":db/id": 1, ":person/name": "x"}])
+    with pytest.raises(NotFound):
+        at(entities(history), name)
+    with pytest.raises(NotFound):
+        at(entities(history), "0-999", name)
+
+
+def test_a_block_has_its_own_documents_only(people: Store, history: Retained) -> None:
+    people.transact([{":db/id": e, ":person/name": "x"} for e in (1, 1001)])
+    with pytest.raises(NotFound):
+        at(entities(history), "0-999", "1001.json")
+
+
+def test_mtime_is_that_of_the_last_transaction_that_changed_it(people: Store, history: Retained) -> None:
+    first = people.transact([{":db/id": 1, ":person/name": "x"}, {":db/id": 2, ":person/name": "y"}]).instant
+    time.sleep(1.1)
+    second = people.transact([{":db/id": 1, ":person/name": "z"}]).instant
+    directory = entities(history)
+    assert at(directory, "2.json").attributes().mtime == int(first.timestamp())
+    assert at(directory, "1.json").attributes().mtime == int(second.timestamp())
+    assert directory.attributes().mtime == at(directory, "0-999").attributes().mtime == history.newest().mtime
+
+
+def test_mtime_tells_of_what_was_only_retracted(people: Store, history: Retained) -> None:
+    people.transact([{":db/id": e, ":person/name": "x", ":a/first": 1} for e in (1, 2, 3)])
+    time.sleep(1.1)
+    instant = people.transact([[":db/retract", 2, ":a/first"]]).instant
+    directory = entities(history)
+    mtimes = [at(directory, f"{e}.json").attributes().mtime for e in (1, 2, 3)]
+    assert mtimes[0] == mtimes[2] < mtimes[1] == int(instant.timestamp())
+
+
+def test_one_after_the_other_they_are_the_same_as_each_by_itself(people: Store, history: Retained) -> None:
+    people.transact([{":db/id": e, ":person/name": f"n{e}", ":any": ["long " * 200, "x"]} for e in range(1, 60) if e % 7])
+    people.transact([[":db/add", e, ":any", n] for e in (10, 20) for n in range(400)])
+    people.transact([[":db/retract", e, ":person/name"] for e in range(1, 60, 4) if e % 7])
+    directory = entities(history)
+    assert listed(at(directory, "0-999")) == [f"{e}.json" for e in range(1, 60) if e % 7]
+    with people.db() as db:
+        for e in [*range(1, 60), *range(59, 0, -1)]:
+            if e % 7 == 0:
+                with pytest.raises(NotFound):
+                    at(directory, f"{e}.json")
+                continue
+            row = db.log(db.last_touched(e) or 0)
+            assert row is not None
+            assert content(at(directory, f"{e}.json")) == entity_document(db, e)
+            assert at(directory, f"{e}.json").attributes().mtime == int(row.instant.timestamp())
+
+
+def test_each_commit_shows_its_own(people: Store, history: Retained) -> None:
+    people.transact([{":db/id": 1, ":person/name": "old"}])
+    before = at(entities(history, Stability.FROZEN), "1.json")
+    old = content(before)
+    people.transact([{":db/id": 1, ":person/name": "new"}])
+    after = at(entities(history), "1.json")
+    assert (b"new" in content(after), b"old" in content(after), content(before)) == (True, False, old)
+    assert (before.stability, after.stability) == (Stability.FROZEN, Stability.MOVING)
+    assert before.txid == history.newest().txid - 1
+
+
+def test_what_is_remembered_is_bounded(people: Store, history: Retained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbered, "_MOST_RENDERED", 10)
+    monkeypatch.setattr(numbered, "_LARGEST_RENDERED", 100)
+    numbered._rendered.clear()
+    people.transact([{":db/id": e, ":person/name": "x" * e} for e in range(1, 200)])
+    directory = entities(history)
+    contents = [content(at(directory, f"{e}.json")) for e in range(1, 200)]
+    assert contents == [content(at(directory, f"{e}.json")) for e in range(1, 200)]
+    assert len(numbered._rendered) == 10
+    assert all(len(document.content) <= 100 for document in numbered._rendered.values())
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+IDS = st.integers(1, 5)
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    ":a/first": TEXT | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans(),
+    ":any": st.lists(TEXT | st.integers(-3, 3) | st.builds(lambda e: {":db/id": e}, IDS), min_size=1, max_size=4),
+    ":person/name": TEXT,
+    ":person/tags": st.lists(TEXT | st.just("long " * 200), min_size=1, max_size=4),
+    ":person/friend": st.lists(IDS, min_size=1, max_size=3),
+    ":person/boss": IDS,
+    ":person/born": st.datetimes(timezones=st.just(timezone.utc)),
+    ":person/weight": st.floats(),
+    ":person/wealth": st.decimals(allow_nan=False, allow_infinity=False).map(str),
+    ":person/key": st.binary(max_size=9),
+    ":person/kind": st.sampled_from([":a", ":b/c"]),
+    ":person/place": st.tuples(st.none() | st.floats(allow_nan=False), TEXT),
+}
+PERSON = st.fixed_dictionaries({":db/id": IDS}, optional=VALUES).filter(lambda person: len(person) > 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(PERSON, min_size=1, max_size=5), st.lists(PERSON, max_size=3))
+def test_a_document_of_an_old_commit_restores_the_entity(first: list[Any], second: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder, fresh(Path(folder) / "db") as store:
+        for person in first:
+            store.transact([person])
+        history = Retained(store.env)
+        old = history.newest().retain()
+        directory = EntitiesDirectory(Ground(old, Stability.FROZEN, b"old"))
+        for person in second:
+            store.transact([person])
+        files = {int(name[:-5]): content(at(directory, "0-999", name)) for name in listed(at(directory, "0-999"))}
+        assert old.db is not None
+        assert set(files) == set(old.db.entities())
+        for e, document in files.items():
+            assert json.loads(document) == old.db.entity_json(e)
+            assert document == entity_document(old.db, e)
+            assert document.endswith(b"\n}\n")
+            assert document.count(b"\n") == 2 + len(json.loads(document))
+        store.transact([[":db/retractEntity", e] for e in range(1, 6)])
+        store.transact([json.loads(document) for document in files.values()])
+        with store.db() as db:
+            assert {e: entity_document(db, e) for e in db.entities()} == files
+            assert [d[:3] for d in map(repr_of, db.datoms("eav"))] == [d[:3] for d in map(repr_of, old.db.datoms("eav"))]
+        old.release()
+        history.close()
+
+
+def repr_of(datom: Any) -> list[str]:
+    return [repr(part) for part in datom]  # a NaN is not equal to itself
+
+
+def test_history_has_the_commits_that_changed_an_entity(people: Store, history: Retained) -> None:
+    commits = [people.transact([{":db/id": 1, ":person/name": "one"}]).txid]
+    people.transact([{":db/id": 2, ":person/name": "another", ":person/friend": [1]}])
+    commits += [people.transact([{":db/id": 1, ":person/name": "two"}]).txid]
+    commits += [people.transact([[":db/retractEntity", 1]]).txid]
+    people.transact([{":db/id": 3, ":person/name": "third"}])
+    directory = HistoryDirectory(Ground(history.newest(), Stability.MOVING, b"live"), history)
+    assert listed(directory) == []
+    one = at(directory, "1")
+    assert isinstance(one, Directory)
+    assert listed(one) == [f"{txid}.json" for txid in commits]
+    files = [at(one, name) for name in listed(one)]
+    assert [json.loads(content(file)) for file in files] == [
+        {":db/id": 1, ":person/name": "one"},
+        {":db/id": 1, ":person/name": "two"},
+        None,
+    ]
+    assert content(files[2]) == b"null\n"
+    assert [file.inode for file in files] == [entry.inode for entry in one.entries()]
+    assert [file.txid for file in files] == commits
+    assert {file.stability for file in files} == {Stability.FROZEN}
+    assert [file.attributes().mtime for file in files] == [history.mtime(txid) for txid in commits]
+    for name in (f"{commits[0] + 1}.json", "1.json", f"{commits[-1] + 99}.json", str(commits[0]), "x.json"):
+        with pytest.raises(NotFound):
+            at(one, name)
+    for name in ("0", "4", "01", "1.json", "x", str(2**64), ""):
+        with pytest.raises(NotFound):
+            at(directory, name)
+
+
+def test_history_ends_where_the_retained_commits_do(people: Store, history: Retained) -> None:
+    first = people.transact([{":db/id": 1, ":person/name": "one"}]).txid
+    ground = Ground(history.newest(), Stability.MOVING, b"live")
+    assert listed(at(HistoryDirectory(ground, history), "1")) == [f"{first}.json"]
+    history.retire()
+    people.retain(Retention(commits=0))
+    people.transact([{":db/id": 2, ":person/name": "x"}])
+    history.newest()
+    history.close()
+    people.retain(Retention(commits=0))
+    again = Retained(people.env)
+    directory = at(HistoryDirectory(Ground(again.newest(), Stability.MOVING, b"live"), again), "1")
+    assert listed(directory) == []
+    with pytest.raises(NotFound):
+        at(directory, f"{first}.json")
+    again.close()
+
+
+def test_speed(people: Store, history: Retained) -> None:
+    for start in range(1, 20_000, 1000):
+        people.transact([{":db/id": e, ":person/name": f"n {e}", ":person/friend": [e]} for e in range(start, start + 1000)])
+    directory = entities(history)
+    begin = time.perf_counter()
+    assert len(listed(directory)) == 21
+    listing = time.perf_counter()
+    for e in range(1, 20_001):
+        at(directory, f"{e}.json").attributes()
+    end = time.perf_counter()
+    print(f"21 blocks {(listing - begin) * 1e3:.1f} ms; an entity {(end - listing) * 50:.0f} us")
