@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cowfs.errors import AccessDenied, CowfsError, MountError
-from cowfs.mount import place
+from cowfs.mount import place, timeouts
 from cowfs.mount.filesystem import Filesystem
 from cowfs.mount.housekeeper import Housekeeper
 from cowfs.pages.env import Env
@@ -167,7 +167,7 @@ def _fuse_options(env: Env, options: MountOptions) -> dict[str, str | bool]:
         "subtype": "cowfs",
         "use_ino": True,
         "attr_timeout": "0",
-        "entry_timeout": "0",
+        "entry_timeout": timeouts.MARK,
         "negative_timeout": "0",
     }
     for option in options.fuse:

@@ -34,6 +34,7 @@ from fuse import FUSE, _libfuse, c_stat
 from cowfs.errors import Busy, EnvironmentFailure, NameTaken, NotFound, ReadOnly, WrongName
 from cowfs.mount.errnos import errno_of
 from cowfs.mount.process import ProcessIds
+from cowfs.mount.timeouts import EntryTimeout
 from cowfs.mount.walks import Walks
 from cowfs.pages.env import Env
 from cowfs.views.node import Directory, Entry, File, Link, Node, Stability
@@ -63,6 +64,7 @@ _EXPECTED = frozenset({errno.ENOENT, errno.EROFS, errno.ENOTDIR})  # answers, no
 _ANSWERS = (WrongName, NameTaken, Busy)
 _COMPLAIN_EVERY = 60.0  # seconds
 _MOST_COMPLAINTS = 1000
+_COMMIT_DEPTH = 2  # of the directory of a commit: it may be given up, so its name is looked up each time
 
 
 @dataclass
@@ -92,6 +94,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         self._buffers: dict[int, Any] = {}
         self._context: Any = None
         self._loop: Any = None
+        self._entry_timeout: EntryTimeout | None = None
         self._complained: dict[str, float] = {}  # until when not to say the same again
 
     def serve(self, mountpoint: str, options: dict[str, str | bool]) -> None:
@@ -135,6 +138,9 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         """The kernel has connected."""
         self._context = _libfuse.fuse_get_context()
         self._loop = self._context.contents.fuse
+        self._entry_timeout = EntryTimeout(self._loop)
+        if not self._entry_timeout.known:
+            log.info("the timeout of names is not where libfuse could be told: walks over frozen trees take longer")
         self._ready()
 
     def stop(self) -> None:
@@ -145,7 +151,10 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
 
     def getattr(self, path: bytes, buffer: Any) -> None:
         """stat(2) by path."""
-        self._fill(buffer.contents, self._node(path, self._caller()))
+        node = self._node(path, self._caller())
+        self._fill(buffer.contents, node)
+        if self._entry_timeout is not None:
+            self._entry_timeout.set(frozen=node.stability is Stability.FROZEN and path.count(b"/") > _COMMIT_DEPTH)
 
     def fgetattr(self, path: bytes | None, buffer: Any, info: Any) -> None:
         """fstat(2): of the node that the handle was opened at, whatever its path shows now."""

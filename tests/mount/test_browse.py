@@ -70,7 +70,8 @@ def test_a_shell_finds_its_way(mount: Mount) -> None:
     assert _shell("awk -F'\\t' 'NF != 3' attributes/person/name.tsv | wc -l", live) == "0"
     size = (live / "attributes" / "person" / "name.tsv").stat().st_size
     assert size == len((live / "attributes" / "person" / "name.tsv").read_bytes())
-    joined = "join -t$'\\t' -1 2 -2 2 <(sort -t$'\\t' -k2,2 attributes/person/email.tsv) <(sort -t$'\\t' -k2,2 attributes/person/name.tsv)"
+    columns = [f"<(sort -t$'\\t' -k2,2 attributes/person/{name}.tsv)" for name in ("email", "name")]
+    joined = f"join -t$'\\t' -1 2 -2 2 {columns[0]} {columns[1]}"
     assert _shell(f"{joined} | wc -l", live) == str(_PEOPLE - 1)
 
 
