@@ -26,12 +26,12 @@ _FORESEEN = r"(?s)^(?!.*Traceback)|\ncowfs\.errors\.\w+: [^\n]*\Z"  # no traceba
 _READ_ALL = """
     import collections, errno, json, os, sys
     read, failed = 0, collections.Counter()
-    def visit(path, level):
+    def visit(path):
         global read
         try:
-            if level < 3 and os.path.isdir(path):
+            if os.path.isdir(path):
                 for name in sorted(os.listdir(path)):
-                    visit(path + "/" + name, level + 1)
+                    visit(path + "/" + name)
             else:
                 os.stat(path)
                 with open(path, "rb", buffering=0) as file:
@@ -40,7 +40,7 @@ _READ_ALL = """
         except OSError as error:
             failed[errno.errorcode[error.errno]] += 1
     for name in ("live", "snapshots"):
-        visit(sys.argv[1] + "/" + name, 1)
+        visit(sys.argv[1] + "/" + name)
     print(json.dumps({"read": read, "failed": failed}))
     """
 
