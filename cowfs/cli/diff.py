@@ -12,8 +12,7 @@ from typing import Any
 import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
-from cowfs.cli.history import Opened, find, opened, parse_at
-from cowfs.errors import NotFound
+from cowfs.cli.history import Opened, opened
 from cowfs.store.datom import Datom
 from cowfs.store.db import Db
 from cowfs.store.diff import diff as differences
@@ -47,21 +46,7 @@ def diff(database: Path, a: str, b: str, as_json: bool) -> None:
 
 
 def _commit(source: Opened, text: str, now: datetime, argument: str) -> Db:
-    """Return the commit that ``text`` names."""
-    newest = source.require_store()
-    if text == _LATEST:
-        return newest
-    try:
-        if source.timeline is not None and source.env is not None:
-            txnid = source.timeline.txnid(find(source.timeline, text, now))
-            hold = source.env.hold(txnid)
-            return Db(hold, txnid, hold.close)
-        at = parse_at(text, now)
-    except click.BadParameter as error:
-        raise click.BadParameter(error.message, param_hint=argument) from None
-    if at == newest.txid or (isinstance(at, datetime) and newest.instant is not None and newest.instant <= at):
-        return newest
-    raise NotFound(f"{source.path}: is at txid {newest.txid}, not {text}, and has no older commits")
+    return source.require_store() if text == _LATEST else source.commit(text, now, argument)
 
 
 def _lines(old: Db, new: Db) -> Iterator[str]:

@@ -14,7 +14,7 @@ import click
 
 from cowfs import txid as txids
 from cowfs.cli.table import shown
-from cowfs.errors import AccessDenied, InputError, NotADatabase
+from cowfs.errors import AccessDenied, InputError, NotADatabase, NotFound
 from cowfs.pages.env import Env
 from cowfs.pages.reading import reading
 from cowfs.pages.tree import TreeReader
@@ -47,6 +47,21 @@ class Opened:
         if self.db is None:
             raise NotADatabase(f"{self.path}: an LMDB environment, but not a cowfs store")
         return self.db
+
+    def commit(self, text: str, now: datetime, hint: str) -> Db:
+        """Return the commit that a user names with the argument ``hint``, as ``find`` takes it; close it.
+
+        Of a copy, which has only its newest, that one. Raises what ``find`` raises, and ``NotADatabase``.
+        """
+        newest = self.require_store()
+        if self.timeline is not None and self.env is not None:
+            txnid = self.timeline.txnid(find(self.timeline, text, now, hint))
+            hold = self.env.hold(txnid)
+            return Db(hold, txnid, hold.close)
+        at = parse_at(text, now, hint)
+        if at == newest.txid or (isinstance(at, datetime) and newest.instant is not None and newest.instant <= at):
+            return newest
+        raise NotFound(f"{self.path}: is at txid {newest.txid}, not {text}, and has no older commits")
 
     def retains(self, txid: int) -> bool | None:
         """Whether a commit is retained; None when that cannot be known."""
@@ -107,21 +122,22 @@ def _env(database: Path, *, insist: bool) -> Env | None:
         return None
 
 
-def find(timeline: Timeline, text: str, now: datetime) -> int:
+def find(timeline: Timeline, text: str, now: datetime, hint: str) -> int:
     """Return the txid of the commit that a user names: by a snapshot's name, a txid, an instant, or how long ago it was.
 
-    Raises ``BadParameter`` for what is none of these, ``NotFound`` for a commit that is not retained.
+    Raises ``BadParameter``, which names the argument ``hint``, for what is none of these, and ``NotFound`` for a commit that
+    is not retained.
     """
     if text in timeline.named:
         return timeline.named[text].txid
-    at = parse_at(text, now)
+    at = parse_at(text, now, hint)
     if isinstance(at, datetime):
         return timeline.at(at)
     timeline.txnid(at)  # or NotFound
     return at
 
 
-def parse_at(text: str, now: datetime) -> int | datetime:
+def parse_at(text: str, now: datetime, hint: str) -> int | datetime:
     """Return the txid or the instant that ``text`` spells, or the instant so long ago. Raises ``BadParameter``."""
     txid = txids.parse(text)
     if txid is not None:
@@ -131,7 +147,7 @@ def parse_at(text: str, now: datetime) -> int | datetime:
     with suppress(InputError, OverflowError):
         return parse_instant(text).astimezone(timezone.utc)
     expected = "no snapshot, no txid, no instant like 2026-11-22T10:00:00Z and no time ago like 5m or 7d"
-    raise click.BadParameter(f"{text!r} is {expected}", param_hint="--at")
+    raise click.BadParameter(f"{text!r} is {expected}", param_hint=hint)
 
 
 def _before(now: datetime, seconds: int) -> datetime:

@@ -26,10 +26,7 @@ def revert(database: Path, at: str, entity: int | None, as_json: bool) -> None:
     """
     with Store.open(database) as store:
         with store.timeline() as timeline:
-            try:
-                txid = find(timeline, at, datetime.now(timezone.utc))
-            except click.BadParameter as error:
-                raise click.BadParameter(error.message, param_hint="TXID") from None
+            txid = find(timeline, at, datetime.now(timezone.utc), "TXID")
         report = store.revert(txid, entity)
     asserted = 0 if report is None else sum(datom.added for datom in report.datoms)
     retracted = 0 if report is None else report.datom_count - asserted
