@@ -38,6 +38,7 @@ MAGIC: Final = 0xBEEFC0DE
 DATA_VERSION: Final = 1
 PAGE_HEADER: Final = struct.Struct("<QHHHH")
 NODE_HEADER: Final = struct.Struct("<HHHH")
+LEAF_NODE: Final = struct.Struct("<IHH")  # the same: size of the data, flags, size of the key
 OVERFLOW_HEADER: Final = struct.Struct("<QHHI")
 HEADER_SIZE: Final = PAGE_HEADER.size
 NODE_SIZE: Final = NODE_HEADER.size

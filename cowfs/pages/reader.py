@@ -19,3 +19,12 @@ class Reader(Protocol):
         self, name: bytes, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) for start <= key < stop in key order, or the same pairs from the last to the first."""
+
+    def keys(self, name: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[bytes]:
+        """Yield the keys with start <= key < stop in order, without reading what is at them."""
+
+    def prefixes(self, name: bytes, size: int, start: bytes = b"", stop: bytes | None = None) -> Iterator[bytes]:
+        """Yield, each once and in order, what the keys with start <= key < stop begin with: their first ``size`` bytes.
+
+        A prefix that many keys share costs no more than a search for the next.
+        """

@@ -30,6 +30,7 @@ from cowfs.pages.layout import (
     INTEGER_KEY,
     LEAF,
     LEAF2,
+    LEAF_NODE,
     MAX_DEPTH,
     META,
     NODE_HEADER,
@@ -86,13 +87,12 @@ def parse_branch(page: bytes, pgno: int, last_pgno: int) -> Branch:
 
 def parse_leaf_node(page: bytes, offset: int, pgno: int) -> LeafNode:
     """Parse the node at ``offset`` of a leaf page, and check that key and data lie inside the page."""
-    low, high, flags, key_size = NODE_HEADER.unpack_from(page, offset)
-    size = low | high << 16
+    size, flags, key_size = LEAF_NODE.unpack_from(page, offset)
     start = offset + NODE_SIZE
     middle = start + key_size
     end = middle + (8 if flags & BIG_DATA else size)
     if end > len(page):
-        raise CorruptDatabase("a node's data lies outside the page", pgno)
+        raise _outside(pgno)
     return LeafNode(flags, page[start:middle], size, page[middle:end])
 
 
@@ -121,6 +121,43 @@ class TreeReader:
             return iter(())
         return self.scan_tree(record, start, stop, reverse=reverse)
 
+    def keys(self, name: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[bytes]:
+        """Yield the keys with start <= key < stop in order; no big value is read for it."""
+        record = self.record(name)
+        if record is None:
+            return
+        for pgno, page, offsets in self._within(record, start, stop, reverse=False):
+            for offset in offsets:
+                end = offset + NODE_SIZE + LEAF_NODE.unpack_from(page, offset)[2]
+                if end > len(page):
+                    raise _outside(pgno)
+                yield page[offset + NODE_SIZE : end]
+
+    def prefixes(self, name: bytes, size: int, start: bytes = b"", stop: bytes | None = None) -> Iterator[bytes]:
+        """Yield, each once and in order, the first ``size`` bytes of the keys with start <= key < stop."""
+        record = self.record(name)
+        if record is None:
+            return
+        _only_plain(record)
+        last = b""
+        more = True
+        while more:
+            more = False
+            for pgno, page, offsets in self._within(record, start, stop, reverse=False):
+                found = {page[offset + NODE_SIZE : offset + NODE_SIZE + size]: offset for offset in offsets}
+                for prefix, offset in found.items():
+                    if prefix != last:
+                        if LEAF_NODE.unpack_from(page, offset)[2] < size or len(prefix) < size:
+                            raise CorruptDatabase(f"a key of less than {size} bytes", pgno)
+                        yield prefix
+                        last = prefix
+                if len(found) == 1 and last != b"\xff" * size:  # the leaves after it may have no other, either
+                    following = (int.from_bytes(last, "big") + 1).to_bytes(size, "big")
+                    if following <= start:
+                        raise CorruptDatabase("its keys are not in order", pgno)
+                    start, more = following, True
+                    break
+
     # -- trees by record -----------------------------------------------------------------------------------------
 
     def databases(self) -> Iterator[tuple[bytes, TreeRecord]]:
@@ -143,22 +180,19 @@ class TreeReader:
         self, record: TreeRecord, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """``scan`` on a tree by its record, for the freelist and for trees without a name."""
-        _only_plain(record, whole=not start and stop is None)
-        for pgno, page in self._leaves_of(record, start, stop, reverse=reverse):
-            offsets = node_offsets(page, pgno)
+        for pgno, page, offsets in self._within(record, start, stop, reverse=reverse):
+            page_size = len(page)
             for offset in reversed(offsets) if reverse else offsets:
-                node = parse_leaf_node(page, offset, pgno)
-                flags, key, _size, data = node
-                if key < start:
-                    if reverse:
-                        return
-                elif stop is not None and key >= stop:
-                    if not reverse:
-                        return
-                elif flags & BIG_DATA:
-                    yield key, self.value(node, pgno)
+                size, flags, key_size = LEAF_NODE.unpack_from(page, offset)
+                middle = offset + NODE_SIZE + key_size
+                end = middle + size
+                if flags & BIG_DATA:
+                    node = parse_leaf_node(page, offset, pgno)
+                    yield node.key, self.value(node, pgno)
+                elif end <= page_size:
+                    yield page[offset + NODE_SIZE : middle], page[middle:end]
                 else:
-                    yield key, data
+                    raise _outside(pgno)
 
     def leaves(self, record: TreeRecord) -> Iterator[tuple[int, bytes]]:
         """Yield (page number, bytes) of the leaves of a tree, in order."""
@@ -282,14 +316,27 @@ class TreeReader:
         while low < high:
             middle = (low + high) // 2
             start = offsets[middle] + NODE_SIZE
-            end = start + NODE_HEADER.unpack_from(page, offsets[middle])[3]
+            end = start + LEAF_NODE.unpack_from(page, offsets[middle])[2]
             if end > len(page):
-                raise CorruptDatabase("a key lies outside the page", pgno)
+                raise _outside(pgno)
             if page[start:end] < key:
                 low = middle + 1
             else:
                 high = middle
         return low
+
+    def _within(
+        self, record: TreeRecord, start: bytes, stop: bytes | None, *, reverse: bool
+    ) -> Iterator[tuple[int, bytes, Sequence[int]]]:
+        """Yield (number, bytes, offsets of the nodes in start <= key < stop) of the leaves of a tree in plain key order."""
+        _only_plain(record, whole=not start and stop is None)
+        for pgno, page in self._leaves_of(record, start, stop, reverse=reverse):
+            offsets: Sequence[int] = node_offsets(page, pgno)
+            if start:
+                offsets = offsets[self._lower_bound(page, offsets, start, pgno) :]
+            if stop is not None:
+                offsets = offsets[: self._lower_bound(page, offsets, stop, pgno)]
+            yield pgno, page, offsets
 
     def _leaves_of(
         self, record: TreeRecord, start: bytes, stop: bytes | None, *, reverse: bool
@@ -320,6 +367,10 @@ class TreeReader:
             self._branches.clear()
         self._branches[pgno] = branch
         return branch
+
+
+def _outside(pgno: int) -> CorruptDatabase:
+    return CorruptDatabase("a node lies outside the page", pgno)
 
 
 def _is_leaf(page: bytes, pgno: int) -> bool:

@@ -59,6 +59,26 @@ class WriteTxn:
                         return
                     yield key, value
 
+    def keys(self, name: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[bytes]:
+        """Yield the keys with start <= key < stop in order. Do not write to the same database before the scan has ended."""
+        handle = self._handle(name)
+        if handle is None:
+            return
+        with translated(self._env.path), self._raw.cursor(handle) as cursor:
+            if cursor.set_range(start) if start else cursor.first():
+                for key in cursor.iternext(keys=True, values=False):
+                    if stop is not None and key >= stop:
+                        return
+                    yield key
+
+    def prefixes(self, name: bytes, size: int, start: bytes = b"", stop: bytes | None = None) -> Iterator[bytes]:
+        """Yield, each once and in order, the first ``size`` bytes of the keys with start <= key < stop."""
+        last: bytes | None = None
+        for key in self.keys(name, start, stop):
+            if key[:size] != last:
+                last = key[:size]
+                yield last
+
     def create(self, names: Iterable[bytes]) -> None:
         """Create the named databases that are not there yet; needed once before anything is put into them."""
         with translated(self._env.path):

@@ -67,7 +67,7 @@ def _check_change(reader: Reader, old: Attribute, new: Attribute) -> None:
 
 def _check_single(reader: Reader, attribute: Attribute) -> None:
     seen = set()
-    for key, _tx in reader.scan(AVE, attribute.key, stop_after(attribute.key)):
+    for key in reader.keys(AVE, attribute.key, stop_after(attribute.key)):
         e = key[-ENTITY_SIZE:]
         if e in seen:
             number = int.from_bytes(e, "big")
@@ -76,8 +76,7 @@ def _check_single(reader: Reader, attribute: Attribute) -> None:
 
 
 def _check_unique(reader: Reader, attribute: Attribute) -> None:
-    keys = (key for key, _tx in reader.scan(AVE, attribute.key, stop_after(attribute.key)))
-    for one, other in pairwise(keys):
+    for one, other in pairwise(reader.keys(AVE, attribute.key, stop_after(attribute.key))):
         if one[:-ENTITY_SIZE] == other[:-ENTITY_SIZE]:
             first, second = (int.from_bytes(key[-ENTITY_SIZE:], "big") for key in (one, other))
             raise SchemaError(f"{attribute.name}: cannot become unique, entities {first} and {second} share a value")

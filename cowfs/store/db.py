@@ -159,11 +159,8 @@ class Db:
 
     def entities(self, start: int = 1, stop: int | None = None) -> Iterator[int]:
         """Yield the entities that have datoms, in order: those with start <= e < stop."""
-        last = b""
-        for key, _data in self.reader.scan(EAV, _id_key(start), None if stop is None else _id_key(stop)):
-            if key[:ENTITY_SIZE] != last:
-                last = key[:ENTITY_SIZE]
-                yield int.from_bytes(last, "big")
+        end = None if stop is None else _id_key(stop)
+        return (int.from_bytes(e, "big") for e in self.reader.prefixes(EAV, ENTITY_SIZE, _id_key(start), end))
 
     # -- entities ------------------------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ def exact(key: bytes) -> tuple[bytes, bytes]:
 def holders(reader: Reader, key: bytes) -> Iterator[int]:
     """Yield the entities that have an attribute's value; ``key`` is attribute key and key value."""
     size = len(key) + ENTITY_SIZE
-    for found, _tx in reader.scan(AVE, key, key + b"\xff"):
+    for found in reader.keys(AVE, key, key + b"\xff"):
         if len(found) == size:  # else it is a longer value that begins like this one
             yield int.from_bytes(found[-ENTITY_SIZE:], "big")
 

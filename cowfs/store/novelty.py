@@ -119,7 +119,7 @@ class Novelty:
         """Return the prefixes under which an entity has, or had before the transaction, datoms."""
         prefixes = {e + attribute.key for attribute in self._schema.values()} & self.added.keys()
         if e < self._first_new:
-            prefixes.update(key[:PREFIX_SIZE] for key, _data in self._reader.scan(EAV, *exact(e)))
+            prefixes.update(self._reader.prefixes(EAV, PREFIX_SIZE, *exact(e)))
         return prefixes
 
     def _prefixes_before(self, encoding: bytes) -> Iterator[bytes]:

@@ -37,4 +37,4 @@ def last_touched(reader: Reader, e: bytes) -> int | None:
 
 def has_datoms(reader: Reader, e: bytes) -> bool:
     """Return whether the entity with key ``e`` has any datoms."""
-    return next(iter(reader.scan(EAV, *exact(e))), None) is not None
+    return next(reader.keys(EAV, *exact(e)), None) is not None

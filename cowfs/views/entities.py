@@ -21,7 +21,7 @@ from cowfs.store import documents
 from cowfs.store.db import Db
 from cowfs.store.encoding import Value
 from cowfs.store.indexes import Record, eav_records, exact
-from cowfs.store.layout import EAV, ENTITY_SIZE, LOG, TOUCHED, entity_key
+from cowfs.store.layout import LOG, TOUCHED, entity_key
 from cowfs.store.log import parse_row
 from cowfs.store.values import ID, MAX_ENTITY, to_json
 from cowfs.views.ground import Ground
@@ -46,7 +46,6 @@ _KIND = "entities"
 _AHEAD = 16  # entities that are rendered at once for who asks for one after the other, as find and tar do
 _AHEAD_DATOMS = 256
 _NONE = b"null\n"
-_MOST_DATOMS = 100  # of one entity are read one after the other; beyond, a new search for the next entity is faster
 
 
 class EntitiesDirectory(BlocksDirectory):
@@ -57,7 +56,7 @@ class EntitiesDirectory(BlocksDirectory):
 
     def numbers(self, start: int, stop: int | None = None) -> Iterator[int]:
         """Yield the entities with start <= e < stop that have datoms."""
-        return _entities(self.ground.db, start, stop)
+        return self.ground.db.entities(start, stop)
 
     def document(self, number: int) -> EntityFile:
         """Return the entity's document; raise ``NotFound`` when it has no datoms."""
@@ -69,7 +68,7 @@ class EntityFile(Document):
 
     def __init__(self, ground: Ground, entity: int, kind: str = f"{_KIND}/document") -> None:
         """Render it. Raises ``NotFound`` when the entity has no datoms."""
-        super().__init__(ground, kind, number_key(entity), _rendered(ground.snapshot, ground.db, entity))
+        super().__init__(ground, kind, entity, _rendered(ground.snapshot, ground.db, entity))
 
 
 class HistoryDirectory(DatedDirectory):
@@ -95,7 +94,7 @@ class EntityHistoryDirectory(DatedDirectory):
     """``history/<entity>/``: the retained commits that changed the entity."""
 
     def __init__(self, ground: Ground, history: History, entity: int) -> None:
-        super().__init__(ground, "history/entity", entity_key(entity))
+        super().__init__(ground, "history/entity", entity)
         self._history = history
         self._entity = entity
 
@@ -205,20 +204,3 @@ def _text(value: Value) -> str:
 def _version(entity: int, txid: int) -> tuple[str, bytes]:
     """Return the kind and the key of the inode of an entity's document at a commit."""
     return "history/version", entity_key(entity) + number_key(txid)
-
-
-def _entities(db: Db, start: int, stop: int | None) -> Iterator[int]:
-    end = None if stop is None else number_key(stop)
-    position: bytes | None = number_key(start)
-    while position is not None:
-        last, datoms = b"", 0
-        scan = db.reader.scan(EAV, position, end)
-        position = None
-        for key, _data in scan:
-            datoms += 1
-            if key[:ENTITY_SIZE] != last:
-                last, datoms = key[:ENTITY_SIZE], 1
-                yield int.from_bytes(last, "big")
-            elif datoms > _MOST_DATOMS:
-                position = number_key(int.from_bytes(last, "big") + 1)
-                break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 from cowfs.store.db import Db
@@ -12,10 +13,19 @@ from cowfs.views.snapshot import Snapshot
 _OF_DATA = 1 << 63
 
 
-def inode_at(place: bytes, kind: str, key: bytes = b"") -> int:
-    """Return the inode of a node of data: of 2**63, so that two are the same about never."""
-    digest = blake2b(b"%b\0%b\0%b" % (place, kind.encode(), key), digest_size=8).digest()
-    return _OF_DATA | int.from_bytes(digest, "little")
+def inode_at(place: bytes, kind: str, key: bytes | int = b"") -> int:
+    """Return the inode of a node of data: of 2**63, so that two are the same about never.
+
+    Those of one kind whose keys are numbers follow each other: there are millions of them, and it spares a digest for each.
+    """
+    if isinstance(key, int):
+        return _OF_DATA | (_digest(place, kind, b"") + key) % _OF_DATA
+    return _OF_DATA | _digest(place, kind, key) % _OF_DATA
+
+
+@lru_cache(maxsize=1 << 12)
+def _digest(place: bytes, kind: str, key: bytes) -> int:
+    return int.from_bytes(blake2b(b"%b\0%b\0%b" % (place, kind.encode(), key), digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Ground:
         assert self.snapshot.db is not None  # noqa: S101 - who makes a ground has looked
         return self.snapshot.db
 
-    def inode(self, kind: str, key: bytes = b"") -> int:
+    def inode(self, kind: str, key: bytes | int = b"") -> int:
         """Return the inode of the node of that kind with that key: always the same, and of no other node."""
         return inode_at(self.place, kind, key)
 
@@ -44,7 +54,7 @@ class Ground:
 class DataNode(Node):
     """A node of a tree of data; mix it in before ``Directory``, ``File`` or ``Link``."""
 
-    def __init__(self, ground: Ground, kind: str, key: bytes = b"") -> None:
+    def __init__(self, ground: Ground, kind: str, key: bytes | int = b"") -> None:
         self._ground = ground
         self.txid = ground.snapshot.txid
         self.stability = ground.stability

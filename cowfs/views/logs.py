@@ -43,7 +43,7 @@ class LogDirectory(BlocksDirectory):
 
     def numbers(self, start: int, stop: int | None = None) -> Iterator[int]:
         """Yield the transactions with start <= txid < stop."""
-        for key, _row in self.ground.db.reader.scan(LOG, number_key(start), None if stop is None else number_key(stop)):
+        for key in self.ground.db.reader.keys(LOG, number_key(start), None if stop is None else number_key(stop)):
             yield int.from_bytes(key[:TX_SIZE], "big")
 
     def document(self, number: int) -> LogFile:
@@ -75,7 +75,7 @@ class LogFile(Document):
                 raise NotFound(f"no transaction {txid}")
             document = Rendered(_document(row), int(row.instant.timestamp()))
             remember(ground.snapshot, _KIND, txid, document)
-        super().__init__(ground, kind, number_key(txid), document)
+        super().__init__(ground, kind, txid, document)
 
 
 @dataclass

@@ -107,7 +107,9 @@ def block_name(number: int) -> str:
 class Document(DataNode, File):
     """A file whose content is at hand."""
 
-    def __init__(self, ground: Ground, kind: str, key: bytes, document: Rendered) -> None:
+    numerous = True
+
+    def __init__(self, ground: Ground, kind: str, key: bytes | int, document: Rendered) -> None:
         super().__init__(ground, kind, key)
         self._document = document
 
@@ -154,11 +156,11 @@ class BlocksDirectory(DatedDirectory):
 
     def document_inode(self, number: int) -> int:
         """Return the inode of a number's document, wherever it appears."""
-        return self.ground.inode(self.document_kind, number_key(number))
+        return self.ground.inode(self.document_kind, number)
 
     def block_inode(self, start: int) -> int:
         """Return the inode of a block."""
-        return self.ground.inode(f"{self.kind}/block", number_key(start))
+        return self.ground.inode(f"{self.kind}/block", start)
 
     def child(self, name: str) -> Node:
         """Return a block, or a document, or raise ``NotFound``."""
@@ -190,7 +192,7 @@ class BlockDirectory(DatedDirectory):
     """A block of a thousand numbers: the documents of those that there are."""
 
     def __init__(self, blocks: BlocksDirectory, start: int) -> None:
-        super().__init__(blocks.ground, f"{blocks.kind}/block", number_key(start))
+        super().__init__(blocks.ground, f"{blocks.kind}/block", start)
         self._blocks = blocks
         self._start = start
 

@@ -7,12 +7,12 @@ import random
 import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from cowfs.errors import CowfsError, DatabaseError
+from cowfs.errors import CowfsError, DatabaseError, EnvironmentFailure
 from cowfs.pages.check import check_pages
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.env import require_whole
@@ -76,6 +76,9 @@ def read_everything(reader: TreeReader) -> None:
     for name in [b"", *(name for name, _record in reader.databases())]:
         for reverse in (False, True):
             keys = [key for key, _value in reader.scan(name, reverse=reverse)]
+        assert list(reader.keys(name)) == keys[::-1]
+        with suppress(EnvironmentFailure):  # of trees in another order
+            list(reader.prefixes(name, 1))
         for key in keys[::5]:
             reader.get(name, key)
 

@@ -76,6 +76,8 @@ def require_equal(reader: Reader, model: Model, bounds: list[tuple[bytes, bytes 
         items = expected(model, start, stop)
         assert list(reader.scan(b"a", start, stop)) == items
         assert list(reader.scan(b"a", start, stop, reverse=True)) == items[::-1]
+        assert list(reader.keys(b"a", start, stop)) == [key for key, _value in items]
+        assert list(reader.prefixes(b"a", 1, start, stop)) == sorted({key[:1] for key, _value in items})
         assert reader.get(b"a", start) == model.get(start)
     for key in model:
         assert reader.get(b"a", key) == model[key]
@@ -105,6 +107,9 @@ def test_a_deep_tree_is_read_as_lmdb_reads_it(deep: Path) -> None:
             piece = [item for item in items if start <= item[0] < stop]
             assert list(reader.scan(b"deep", start, stop)) == piece
             assert list(reader.scan(b"deep", start, stop, reverse=True)) == piece[::-1]
+            assert list(reader.keys(b"deep", start, stop)) == [key for key, _value in piece]
+            size = choice.randrange(1, 6)
+            assert list(reader.prefixes(b"deep", size, start, stop)) == sorted({key[:size] for key, _value in piece})
             assert reader.get(b"deep", start) is None
             assert reader.get(b"deep", start + b"." * 490) == txn.get(start + b"." * 490)
 
@@ -122,6 +127,23 @@ def test_a_scan_reads_only_what_it_yields(deep: Path, monkeypatch: pytest.Monkey
         read.clear()
         assert reader.get(b"deep", b"01000" + b"." * 490) == b"1000"
         assert len(read) == 1, "the branches are kept"
+
+
+def test_what_many_keys_begin_with_is_passed_over(deep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    page = DataFile.page
+    monkeypatch.setattr(DataFile, "page", lambda self, pgno: read.append(pgno) or page(self, pgno))  # type: ignore[func-returns-value]
+    with newest(deep) as reader:
+        assert list(reader.prefixes(b"deep", 2)) == [b"00", b"01"]
+        assert len(read) < 40, "of some 300 leaves"
+
+
+def test_a_key_that_is_shorter_than_the_prefix_is_damage(tmp_path: Path) -> None:
+    with stock(tmp_path) as env, env.begin(write=True, db=env.open_db(b"a")) as txn:
+        txn.put(b"long enough", b"")
+        txn.put(b"short", b"")
+    with newest(tmp_path) as reader, pytest.raises(CorruptDatabase, match="less than 6 bytes"):
+        list(reader.prefixes(b"a", 6))
 
 
 def test_memory_for_branches_has_a_bound(deep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
