@@ -166,9 +166,7 @@ def _fuse_options(env: Env, options: MountOptions) -> dict[str, str | bool]:
         "fsname": str(env.path.resolve()).replace("\\", "\\\\").replace(",", "\\,"),
         "subtype": "cowfs",
         "use_ino": True,
-        "attr_timeout": "0",
-        "entry_timeout": timeouts.MARK,
-        "negative_timeout": "0",
+        **timeouts.OPTIONS,
     }
     for option in options.fuse:
         name, equals, value = option.partition("=")

@@ -7,8 +7,9 @@ fusepy is the binding; its methods are overridden where a copy or an object for 
    in the log. (fusepy's own wrapper returns stale memory for some exceptions, which tools then store as a file's content.)
 2. One node is made for each request, and bound to a handle at open: everything read through a handle is of one commit.
 3. Paths that may show another commit while they are open (live, snapshots/latest) are opened with direct_io, and the kernel
-   may remember no attribute: libfuse has one node, one page cache and one size for a path. Frozen paths keep their cache:
-   they never change; the cache of a named one is begun anew when it is opened.
+   may remember no name: libfuse has one node, one page cache and one size for a path. Frozen paths keep their cache: they
+   never change; the cache of a named one is begun anew when it is opened. How long which name and which attributes are
+   remembered is in ``timeouts``.
 4. Every operation that would change something answers EROFS, but mkdir and rmdir of a name in snapshots/; those that are
    not here are unknown to the kernel, which asks once (extended attributes by name, locks) and then never again.
 """
@@ -34,7 +35,7 @@ from fuse import FUSE, _libfuse, c_stat
 from cowfs.errors import Busy, EnvironmentFailure, NameTaken, NotFound, ReadOnly, WrongName
 from cowfs.mount.errnos import errno_of
 from cowfs.mount.process import ProcessIds
-from cowfs.mount.timeouts import EntryTimeout
+from cowfs.mount.timeouts import Timeouts
 from cowfs.mount.walks import Walks
 from cowfs.pages.env import Env
 from cowfs.views.node import Directory, Entry, File, Link, Node, Stability
@@ -94,7 +95,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         self._buffers: dict[int, Any] = {}
         self._context: Any = None
         self._loop: Any = None
-        self._entry_timeout: EntryTimeout | None = None
+        self._timeouts: Timeouts | None = None
         self._complained: dict[str, float] = {}  # until when not to say the same again
 
     def serve(self, mountpoint: str, options: dict[str, str | bool]) -> None:
@@ -138,9 +139,9 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         """The kernel has connected."""
         self._context = _libfuse.fuse_get_context()
         self._loop = self._context.contents.fuse
-        self._entry_timeout = EntryTimeout(self._loop)
-        if not self._entry_timeout.known:
-            log.info("the timeout of names is not where libfuse could be told: walks over frozen trees take longer")
+        self._timeouts = Timeouts(self._loop)
+        if not self._timeouts.known:
+            log.info("the timeouts of names and attributes are not where libfuse could be told: walks take longer")
         self._ready()
 
     def stop(self) -> None:
@@ -153,13 +154,16 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         """stat(2) by path."""
         node = self._node(path, self._caller())
         self._fill(buffer.contents, node)
-        if self._entry_timeout is not None:
-            self._entry_timeout.set(frozen=node.stability is Stability.FROZEN and path.count(b"/") > _COMMIT_DEPTH)
+        frozen = node.stability is Stability.FROZEN and path.count(b"/") > _COMMIT_DEPTH
+        directory = isinstance(node, Directory)
+        self._remember(name=frozen and directory, attributes=not directory)
 
     def fgetattr(self, path: bytes | None, buffer: Any, info: Any) -> None:
         """fstat(2): of the node that the handle was opened at, whatever its path shows now."""
         if info:
-            self._fill(buffer.contents, self._handles[info.contents.fh].node)
+            node = self._handles[info.contents.fh].node
+            self._fill(buffer.contents, node)
+            self._remember(name=False, attributes=False)
         elif path is not None:
             self.getattr(path, buffer)
 
@@ -265,6 +269,11 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         self._tree.remove(_text(path))
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _remember(self, *, name: bool, attributes: bool) -> None:
+        """Let the kernel remember what this operation answers."""
+        if self._timeouts is not None:
+            self._timeouts.set(name=name, attributes=attributes)
 
     def _caller(self) -> int:
         """Return the id of the process whose request this is."""

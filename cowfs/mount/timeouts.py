@@ -1,12 +1,17 @@
-"""``EntryTimeout``: how long the kernel may remember a name, for each path by itself.
+"""``Timeouts``: how long the kernel may remember a name and its attributes, for each path by itself.
 
-libfuse has one entry_timeout for the whole mount, which it copies into each reply after the operation has returned. Requests
-are answered one at a time here, so it is set before each return: to an hour for names below a frozen commit, to nothing for
-all others. A walk over a frozen tree then needs one request for a file, not one more for each directory on the way to it.
-Attributes are never remembered: owner and mode are those of the database file at each look.
+libfuse has one entry_timeout and one attr_timeout for the whole mount, which it copies into each reply after the operation
+has returned. Requests are answered one at a time here, so both are set before each return:
 
-Where the number is in libfuse's ``struct fuse`` is found, not assumed: the mount begins with an odd value, which must be
-there once. Where it is not, everything stays as it would be with a timeout of nothing.
+- The name of a directory below a frozen commit: an hour. A walk then needs one request for a file, not one more for each
+  directory on the way to it.
+- The attributes of a file: to the next tick of the kernel's clock (1 to 10 ms), the shortest time it knows. They come with
+  each look at its name; the stat or the open that it was for need not ask for them again.
+- All other names, and the attributes of a directory: not at all. So each look at a path shows what is there then, and a
+  change of the owner or the mode of the database, which are those of all files, holds at once.
+
+Where the two numbers are in libfuse's ``struct fuse`` is found, not assumed: the mount begins with odd values, each of which
+must be there once. Where they are not, everything stays as it would be with timeouts of nothing.
 """
 
 from __future__ import annotations
@@ -16,29 +21,43 @@ import os
 import struct
 from typing import Final
 
-_HOUR: Final = 3600.0
+_HOUR: Final = 3600.0  # seconds
+_TICK: Final = 1e-9  # seconds, which the kernel rounds up
 _SEARCHED: Final = 2048  # bytes
-MARK: Final = "0.00000003713"  # seconds: as good as nothing, should it stay
+_NAME_MARK: Final = "0.00000003713"  # seconds: as good as nothing, should they stay
+_ATTRIBUTES_MARK: Final = "0.00000004729"
+
+OPTIONS: Final = {
+    "entry_timeout": _NAME_MARK,
+    "attr_timeout": _ATTRIBUTES_MARK,
+    "ac_attr_timeout": "0",  # for an option that is not used; it would be another place with the mark
+    "negative_timeout": "0",
+}
+"""The mount options that a mount must have for ``Timeouts`` to find its own."""
 
 
-class EntryTimeout:
-    """The timeout of a running mount that was begun with the option ``entry_timeout=MARK``."""
+class Timeouts:
+    """The timeouts of a running mount that was begun with ``OPTIONS``."""
 
     def __init__(self, fuse: int) -> None:
         """``fuse`` is the address of libfuse's ``struct fuse``."""
-        at = _find(_read(fuse, _SEARCHED), float(MARK))
-        self._field = None if at is None else ctypes.c_double.from_address(fuse + at)
-        self.set(frozen=False)
+        memory = _read(fuse, _SEARCHED)
+        places = [_find(memory, float(mark)) for mark in (_NAME_MARK, _ATTRIBUTES_MARK)]
+        self._fields = [ctypes.c_double.from_address(fuse + at) for at in places if at is not None]
+        if len(self._fields) < len(places):
+            self._fields = []
+        self.set(name=False, attributes=False)
 
     @property
     def known(self) -> bool:
-        """Whether the number was found."""
-        return self._field is not None
+        """Whether the numbers were found."""
+        return bool(self._fields)
 
-    def set(self, *, frozen: bool) -> None:
-        """Let the kernel remember the name that the operation at hand looks up, or not."""
-        if self._field is not None:
-            self._field.value = _HOUR if frozen else 0.0
+    def set(self, *, name: bool, attributes: bool) -> None:
+        """Let the kernel remember what the operation at hand answers: the name that it looks up, the attributes."""
+        if self._fields:
+            self._fields[0].value = _HOUR if name else 0.0
+            self._fields[1].value = _TICK if attributes else 0.0
 
 
 def _read(address: int, size: int) -> bytes:

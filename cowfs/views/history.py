@@ -31,6 +31,9 @@ _MOST_IDLE = 64
 class History(ABC):
     """The commits of an environment, by txid. Not safe for several threads at once: the mount takes turns."""
 
+    of_store: bool
+    """Whether the environment is a cowfs store: then a commit can be shown as data, too."""
+
     def __init__(self, env: Env) -> None:
         """Hold the newest commit of ``env``. Raises what reading it raises."""
         self._env = env
@@ -93,6 +96,8 @@ class History(ABC):
 class Seen(History):
     """The commits of an environment that is no store: those that were seen, ``keep`` of them behind the newest."""
 
+    of_store = False
+
     def __init__(self, env: Env, keep: int) -> None:
         super().__init__(env)
         self._keep = keep
@@ -124,6 +129,8 @@ class Seen(History):
 
 class Retained(History):
     """The commits that a store retains."""
+
+    of_store = True
 
     def __init__(self, env: Env) -> None:
         super().__init__(env)

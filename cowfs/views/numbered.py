@@ -107,8 +107,6 @@ def block_name(number: int) -> str:
 class Document(DataNode, File):
     """A file whose content is at hand."""
 
-    numerous = True
-
     def __init__(self, ground: Ground, kind: str, key: bytes | int, document: Rendered) -> None:
         super().__init__(ground, kind, key)
         self._document = document

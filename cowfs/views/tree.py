@@ -116,20 +116,16 @@ class TopDirectory(_Commits):
             return LiveDirectory(self._history, self._history.newest(), _LIVE, self._current)
         if name == "snapshots":
             return SnapshotsDirectory(self._history, self._seen)
-        if name == "browse" and self._browsable:
+        if name == "browse" and self._history.of_store:
             return BrowseDirectory(self._history, self._seen)
         raise NotFound(f"no {name!r} here")
 
     def entries(self) -> Iterator[Entry]:
         """Yield the directories."""
-        if self._browsable:
+        if self._history.of_store:
             yield Entry("browse", _BROWSE, directory=True)
         yield Entry("live", _LIVE.inode, directory=True)
         yield Entry("snapshots", _SNAPSHOTS, directory=True)
-
-    @property
-    def _browsable(self) -> bool:
-        return self._history.newest().db is not None
 
 
 class _ByCommit(_Commits):

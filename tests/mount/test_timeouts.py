@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import stat
 import struct
 from pathlib import Path
 
@@ -11,42 +12,43 @@ import pytest
 
 from cowfs import Store
 from cowfs.mount import timeouts
-from cowfs.mount.timeouts import EntryTimeout
+from cowfs.mount.timeouts import Timeouts
 from cowfs.store.retention import Retention
 from tests import churn
 from tests.mounted import mounted
 
-_MARK = float(timeouts.MARK)
+_NAME, _ATTRIBUTES = (float(timeouts.OPTIONS[name]) for name in ("entry_timeout", "attr_timeout"))
 
 
 def test_this_libfuse_is_one_whose_timeout_is_found(tmp_path: Path) -> None:
     Store.create(tmp_path / "db", durability="none").close()
     with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
         assert mount.live.exists()
-        assert "walks over frozen trees take longer" not in mount.log.read_text()
+        assert "walks take longer" not in mount.log.read_text()
     churn.require_sound(tmp_path / "db")
 
 
 @pytest.mark.parametrize(
     ("numbers", "known"),
     [
-        ([1.0, _MARK, 2.0], True),
-        ([_MARK], True),
+        ([1.0, _NAME, 2.0, _ATTRIBUTES], True),
+        ([_ATTRIBUTES, _NAME], True),
         ([1.0, 2.0], False),
-        ([_MARK, 0.0, _MARK], False),
+        ([_NAME], False),
+        ([_ATTRIBUTES], False),
+        ([_NAME, 0.0, _NAME, _ATTRIBUTES], False),
+        ([_NAME, _ATTRIBUTES, _ATTRIBUTES], False),
         ([], False),
     ],
 )
-def test_it_must_be_there_once(numbers: list[float], known: bool) -> None:
+def test_both_must_be_there_once(numbers: list[float], known: bool) -> None:
     memory = ctypes.create_string_buffer(struct.pack(f"{len(numbers)}d", *numbers), 4096)
-    found = EntryTimeout(ctypes.addressof(memory))
+    found = Timeouts(ctypes.addressof(memory))
     assert found.known == known
-    before = memory.raw
-    found.set(frozen=True)
-    assert (memory.raw == before) == (not known)
-    assert memory.raw.count(struct.pack("d", 3600.0)) == (1 if known else 0)
-    found.set(frozen=False)
-    assert memory.raw == before
+    for name, attributes in ((False, False), (True, False), (False, True), (True, True)):
+        found.set(name=name, attributes=attributes)
+        shown = {_NAME: 3600.0 if name else 0.0, _ATTRIBUTES: 1e-9 if attributes else 0.0} if known else {}
+        assert memory.raw[: len(numbers) * 8] == struct.pack(f"{len(numbers)}d", *(shown.get(n, n) for n in numbers))
 
 
 def test_a_commit_that_is_given_up_is_gone_though_its_files_were_looked_at(tmp_path: Path) -> None:
@@ -65,3 +67,25 @@ def test_a_commit_that_is_given_up_is_gone_though_its_files_were_looked_at(tmp_p
             store.transact([[":db/add", 1, ":note/text", f"changed {number}"]])
             assert json.loads((mount.live / "entities" / "1.json").read_text())[":note/text"] == f"changed {number}"
     churn.require_sound(tmp_path / "db")
+
+
+def test_a_change_of_the_mode_holds_at_once_for_every_kind_of_file(tmp_path: Path) -> None:
+    database = tmp_path / "db"
+    with Store.create(database, {":note/text": {":db/unique": ":db.unique/identity"}}, durability="none") as store:
+        txid = store.transact([{":note/text": "a"}]).txid
+    file = database / "data.mdb"
+    with mounted(database, tmp_path / "mnt") as mount:
+        frozen = mount.point / "browse" / str(txid)
+        paths = [mount.snapshot(txid) / "data.mdb", mount.live / "data.mdb"]
+        for directory in (frozen, mount.live):
+            paths += [
+                directory / "entities" / "0-999" / "1.json",
+                directory / "attributes" / "note" / "text.tsv",
+                directory / "log" / f"{txid}.json",
+                directory / "unique" / "note" / "text" / "a.json",
+            ]
+        for _ in range(3):
+            for mode in (0o600, 0o444, 0o640):
+                file.chmod(mode)
+                assert {stat.S_IMODE(path.stat().st_mode) & ~0o400 for path in paths} == {mode & 0o044}
+    churn.require_sound(database)
