@@ -1,6 +1,7 @@
 """The one small interface through which the rest of cowfs reads a database, whichever root it is of.
 
-``TreeReader`` (own code, any root that is held) and ``WriteTxn`` (py-lmdb, the root that is being made) both satisfy it.
+``TreeReader`` (own code, any root that is held) and ``WriteTxn`` (py-lmdb, the root that is being made) both satisfy it. Who
+inherits from it need have ``get`` and ``scan`` only.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ class Reader(Protocol):
         """Yield (key, value) for start <= key < stop in key order, or the same pairs from the last to the first."""
 
     def keys(self, name: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[bytes]:
-        """Yield the keys with start <= key < stop in order, without reading what is at them."""
+        """Yield the keys with start <= key < stop in order."""
+        return (key for key, _value in self.scan(name, start, stop))
 
     def prefixes(self, name: bytes, size: int, start: bytes = b"", stop: bytes | None = None) -> Iterator[bytes]:
-        """Yield, each once and in order, what the keys with start <= key < stop begin with: their first ``size`` bytes.
-
-        A prefix that many keys share costs no more than a search for the next.
-        """
+        """Yield, each once and in order, what the keys with start <= key < stop begin with: their first ``size`` bytes."""
+        last: bytes | None = None
+        for key in self.keys(name, start, stop):
+            if key[:size] != last:
+                last = key[:size]
+                yield last

@@ -134,7 +134,10 @@ class TreeReader:
                 yield page[offset + NODE_SIZE : end]
 
     def prefixes(self, name: bytes, size: int, start: bytes = b"", stop: bytes | None = None) -> Iterator[bytes]:
-        """Yield, each once and in order, the first ``size`` bytes of the keys with start <= key < stop."""
+        """Yield, each once and in order, the first ``size`` bytes of the keys with start <= key < stop.
+
+        A prefix that many keys share costs no more than a search for the next. ``CorruptDatabase`` when a key is shorter.
+        """
         record = self.record(name)
         if record is None:
             return

@@ -9,12 +9,13 @@ import lmdb
 
 from cowfs.errors import EnvironmentFailure
 from cowfs.pages.failure import domain_error, translated
+from cowfs.pages.reader import Reader
 
 if TYPE_CHECKING:
     from cowfs.pages.env import Env
 
 
-class WriteTxn:
+class WriteTxn(Reader):
     """The write transaction, a ``Reader`` that sees what it wrote. ``txnid`` is the id that its commit will have."""
 
     def __init__(self, env: Env, raw: lmdb.Transaction[bytes]) -> None:
@@ -70,14 +71,6 @@ class WriteTxn:
                     if stop is not None and key >= stop:
                         return
                     yield key
-
-    def prefixes(self, name: bytes, size: int, start: bytes = b"", stop: bytes | None = None) -> Iterator[bytes]:
-        """Yield, each once and in order, the first ``size`` bytes of the keys with start <= key < stop."""
-        last: bytes | None = None
-        for key in self.keys(name, start, stop):
-            if key[:size] != last:
-                last = key[:size]
-                yield last
 
     def create(self, names: Iterable[bytes]) -> None:
         """Create the named databases that are not there yet; needed once before anything is put into them."""

@@ -17,7 +17,10 @@ from __future__ import annotations
 import json
 import re
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import lru_cache
 from itertools import islice
 from math import isfinite
 from typing import Any, Final, NamedTuple
@@ -27,6 +30,7 @@ from cowfs.pages.reader import Reader
 from cowfs.store.encoding import (
     BOOLEAN,
     DOUBLE,
+    EPOCH,
     INSTANT,
     KEY_VALUE_DIGESTED,
     KEY_VALUE_PREFIX,
@@ -38,19 +42,20 @@ from cowfs.store.encoding import (
     URI,
     Ref,
     decode,
-    instant_of,
 )
 from cowfs.store.indexes import Record, ave_records
 from cowfs.store.layout import AVE, EAV, ENTITY_SIZE, TX_SIZE, stop_after
-from cowfs.store.values import instant_text, to_json
+from cowfs.store.values import to_json
 
 _AID = 4
 _LONG_KEY = _AID + KEY_VALUE_PREFIX + ENTITY_SIZE  # from here on keys may stand in another order than their values
 _SHARED = _AID + KEY_VALUE_PREFIX
-_BATCH = 1024  # entries of the index that become lines at once
+_FIRST_BATCH = 64  # entries of the index that are read at once, to begin with
+_BATCH = 1024  # and at most
 _PIECE = 1 << 16  # bytes of long lines that do
 _BIAS = 2**63
 _ALL = 2**64 - 1
+_MICROS_OF_DAY = 86_400_000_000
 _SECONDS_SIZE = len("2026-01-31T12:00:00Z")
 _MICROS_SIZE = len("2026-01-31T12:00:00.000001Z")
 _TAGGED_BIAS = (LONG << 64) + _BIAS
@@ -159,42 +164,36 @@ def _plain(value: Any) -> bytes:
 
 def column_size(reader: Reader, aid: bytes) -> int:
     """Return how many bytes the lines of an attribute have, by reading all of its datoms."""
-    pairs = reader.scan(AVE, aid, stop_after(aid))
-    return sum(line_size(encoding_at(reader, key), *_e_and_tx(key, data)) for key, data in pairs)
+    return sum(_size(reader, batch) for batch in _batches(reader, aid, stop_after(aid)))
 
 
 def pieces(reader: Reader, start: bytes, stop: bytes) -> Iterator[Piece]:
-    """Yield the lines of one attribute for start <= key < stop in ``ave``; ``start`` is the attribute's or a piece's key.
+    """Yield the lines of one attribute for start <= key < stop in ``ave``; both are the attribute's bounds or a line's key.
 
     Little is in memory at a time: some hundred lines, or those of one value that is long, or of many long ones that begin
     with the same 467 bytes. Raises ``CorruptDatabase``.
     """
-    pairs = reader.scan(AVE, start, stop)
-    batch = list(islice(pairs, _BATCH))
-    while batch:
-        batch, after = _whole(batch, pairs)
-        if max(map(_key_size, batch)) < _LONG_KEY:
-            yield Piece(batch[0][0], _lines(batch))
+    for batch in _batches(reader, start, stop):
+        if batch.long:
+            yield from _long_pieces(ave_records(reader, batch.start, batch.stop))
         else:
-            yield from _long_pieces(ave_records(reader, batch[0][0], batch[-1][0] + b"\0"))
-        batch = [*after, *islice(pairs, _BATCH)]
+            yield Piece(batch.start, _lines(batch.pairs))
 
 
-def starts_before(reader: Reader, aid: bytes, start: bytes, stop: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield, from the last to the first, the keys in start <= key < stop at which ``pieces`` can begin.
+def starts(reader: Reader, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, int]]:
+    """Yield some of the keys in start <= key < stop at which ``pieces`` can begin, in order or from the last to the first.
 
-    With each comes how many bytes the lines from there to ``stop`` have.
+    With each comes how many bytes the lines from ``start`` to there have; in reverse, those from there to ``stop``. That is
+    some times as fast as making the lines. ``start`` and ``stop`` are as for ``pieces``; ``start`` comes first, or last.
     """
     size = 0
-    last = b""
-    for key, data in reader.scan(AVE, start, stop, reverse=True):
-        begin = key if len(key) < _LONG_KEY else key[:_SHARED]
-        if last and begin != last:
-            yield last, size
-        size += line_size(encoding_at(reader, key), *_e_and_tx(key, data))
-        last = begin
-    if last:
-        yield last, size
+    for batch in _batches(reader, start, stop, reverse=reverse):
+        if reverse:
+            size += _size(reader, batch)
+            yield batch.start, size
+        else:
+            yield batch.start, size
+            size += _size(reader, batch)
 
 
 def encoding_at(reader: Reader, key: bytes) -> bytes:
@@ -219,15 +218,54 @@ def _key_size(pair: tuple[bytes, bytes]) -> int:
 _Pairs = list[tuple[bytes, bytes]]
 
 
-def _whole(batch: _Pairs, pairs: Iterator[tuple[bytes, bytes]]) -> tuple[_Pairs, _Pairs]:
-    """Return the batch with all whose values begin with the same 467 bytes as its last, and what was read beyond it."""
-    last = batch[-1][0]
+class _Batch(NamedTuple):
+    """Entries of the index that follow each other, start <= key < stop, and with each all those that its place depends on.
+
+    Of one with ``long`` keys ``pairs`` may lack some in the middle: it is to be read again.
+    """
+
+    start: bytes
+    stop: bytes
+    long: bool
+    pairs: _Pairs
+
+
+def _batches(reader: Reader, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[_Batch]:
+    """Yield the entries with start <= key < stop in batches, the first of them small: it may be enough."""
+    pairs = reader.scan(AVE, start, stop, reverse=reverse)
+    count = _FIRST_BATCH
+    found = list(islice(pairs, count))
+    while found:
+        found, after = _whole(found, pairs)
+        first, last = (found[-1][0], found[0][0]) if reverse else (found[0][0], found[-1][0])
+        begin = first if len(first) < _LONG_KEY else first[:_SHARED]
+        yield _Batch(begin, last + b"\0", max(map(_key_size, found)) >= _LONG_KEY, found)
+        count = min(2 * count, _BATCH)
+        found = [*after, *islice(pairs, count)]
+
+
+def _whole(found: _Pairs, pairs: Iterator[tuple[bytes, bytes]]) -> tuple[_Pairs, _Pairs]:
+    """Return the entries with all whose values begin with the same 467 bytes as the last, and what was read beyond those."""
+    last = found[-1][0]
     if len(last) >= _LONG_KEY:
         for pair in pairs:
             if pair[0][:_SHARED] != last[:_SHARED]:
-                return batch, [pair]
-            batch[-1] = pair  # only the ends are looked at
-    return batch, []
+                return found, [pair]
+            found[-1] = pair  # only the ends are looked at
+    return found, []
+
+
+def _size(reader: Reader, batch: _Batch) -> int:
+    """Return how many bytes the lines of a batch have."""
+    if batch.long:
+        pairs = reader.scan(AVE, batch.start, batch.stop)
+        return sum(line_size(encoding_at(reader, key), *_e_and_tx(key, data)) for key, data in pairs)
+    keys, txs = _keys_and_txs(batch.pairs)
+    values = _value_sizes.get(_tag(keys))
+    if values is None:
+        return len(_lines(batch.pairs))
+    entities = [e for (e,) in _ID.iter_unpack(b"".join([key[-ENTITY_SIZE:] for key in keys]))]
+    return values(keys) + _digits(entities) + _digits(txs) + len("\t\t\n") * len(keys)
 
 
 def _long_pieces(records: Iterator[Record]) -> Iterator[Piece]:
@@ -252,16 +290,12 @@ def _long_pieces(records: Iterator[Record]) -> Iterator[Piece]:
     yield Piece(key, b"".join(lines))
 
 
-def _lines(batch: _Pairs) -> bytes:
+def _lines(pairs: _Pairs) -> bytes:
     """Return the lines of entries with short keys; fast when all values are of one common type."""
-    keys = [key for key, _data in batch]
-    txs = [tx for (tx,) in _ID.iter_unpack(b"".join([data for _key, data in batch]))]
-    if len(txs) != len(keys):
-        raise CorruptDatabase("ave has an entry without a transaction")
-    tag = keys[0][_AID] if keys[0][: _AID + 1] == keys[-1][: _AID + 1] else None
-    special = _BY_TAG.get(tag)
-    if special is not None:
-        return special(keys, txs)
+    keys, txs = _keys_and_txs(pairs)
+    values = _value_lines.get(_tag(keys))
+    if values is not None:
+        return values(keys, txs)
     number = int.from_bytes
     return b"".join(
         [
@@ -269,6 +303,21 @@ def _lines(batch: _Pairs) -> bytes:
             for key, tx in zip(keys, txs, strict=True)
         ]
     )
+
+
+def _keys_and_txs(pairs: _Pairs) -> tuple[list[bytes], list[int]]:
+    txs = [tx for (tx,) in _ID.iter_unpack(b"".join([data for _key, data in pairs]))]
+    if len(txs) != len(pairs):
+        raise CorruptDatabase("ave has an entry without a transaction")
+    return [key for key, _data in pairs], txs
+
+
+def _tag(keys: list[bytes]) -> int | None:
+    """Return the tag that all values have; None when they have several."""
+    return keys[0][_AID] if keys[0][: _AID + 1] == keys[-1][: _AID + 1] else None
+
+
+# -- lines of values of one type -------------------------------------------------------------------------------------
 
 
 def _numbers(keys: list[bytes]) -> list[tuple[int, int]]:
@@ -297,24 +346,80 @@ def _double_lines(keys: list[bytes], txs: list[int]) -> bytes:
 def _instant_lines(keys: list[bytes], txs: list[int]) -> bytes:
     rows = zip(_numbers(keys), txs, strict=True)
     try:
-        return "".join([f"{instant_text(instant_of(v - _BIAS))}\t{e}\t{tx}\n" for (v, e), tx in rows]).encode()
+        return "".join([f"{_instant(v - _BIAS)}\t{e}\t{tx}\n" for (v, e), tx in rows]).encode()
     except OverflowError:
         raise CorruptDatabase("ave has an instant outside of the years 1 to 9999") from None
 
 
+def _instant(micros: int) -> str:
+    """Return what ``instant_text`` does; in the order of values the date is mostly that of the one before."""
+    day, rest = divmod(micros, _MICROS_OF_DAY)
+    seconds, fraction = divmod(rest, 1_000_000)
+    minutes, second = divmod(seconds, 60)
+    hour, minute = divmod(minutes, 60)
+    decimals = f".{fraction:06}" if fraction else ""
+    return f"{_date(day)}T{hour:02}:{minute:02}:{second:02}{decimals}Z"
+
+
+@lru_cache(maxsize=1)
+def _date(day: int) -> str:
+    return (EPOCH + timedelta(days=day)).date().isoformat()
+
+
 def _text_lines(keys: list[bytes], txs: list[int]) -> bytes:
     bodies = [key[_AID + 1 : -ENTITY_SIZE - 1] for key in keys]
-    whole = b"".join(bodies)
-    if len(whole.translate(None, _TO_ESCAPE)) < len(whole):
+    if _escapes_in(bodies):
         bodies = [escape(body) for body in bodies]
     entities = _ID.iter_unpack(b"".join([key[-ENTITY_SIZE:] for key in keys]))
     return b"".join([b"%b\t%d\t%d\n" % (body, e, tx) for body, (e,), tx in zip(bodies, entities, txs, strict=True)])
 
 
-_BY_TAG: Final[dict[int | None, Callable[[list[bytes], list[int]], bytes]]] = {
+def _escapes_in(bodies: list[bytes]) -> bool:
+    whole = b"".join(bodies)
+    return len(whole.translate(None, _TO_ESCAPE)) < len(whole)
+
+
+_value_lines: Final[dict[int | None, Callable[[list[bytes], list[int]], bytes]]] = {
     LONG: _long_lines,
     REF: _ref_lines,
     DOUBLE: _double_lines,
     INSTANT: _instant_lines,
     **dict.fromkeys(_TEXTS, _text_lines),
+}
+
+# -- and how many bytes the values take in them ----------------------------------------------------------------------
+
+
+def _digits(numbers: list[int]) -> int:
+    """Return how many characters the numbers have, written in decimal."""
+    ordered = sorted(numbers)
+    if ordered[0] < 0:
+        return sum(map(len, map(str, ordered)))
+    least, most = len(str(ordered[0])), len(str(ordered[-1]))
+    return least * len(ordered) + sum(len(ordered) - bisect_left(ordered, 10**digits) for digits in range(least, most))
+
+
+def _long_sizes(keys: list[bytes]) -> int:
+    return _digits([v - _BIAS for v, _e in _numbers(keys)])
+
+
+def _ref_sizes(keys: list[bytes]) -> int:
+    return _digits([v for v, _e in _numbers(keys)])
+
+
+def _instant_sizes(keys: list[bytes]) -> int:
+    fractions = sum((v - _BIAS) % 1_000_000 != 0 for v, _e in _numbers(keys))
+    return _SECONDS_SIZE * (len(keys) - fractions) + _MICROS_SIZE * fractions
+
+
+def _text_sizes(keys: list[bytes]) -> int:
+    bodies = [key[_AID + 1 : -ENTITY_SIZE - 1] for key in keys]
+    return sum(map(len, map(escape, bodies) if _escapes_in(bodies) else bodies))
+
+
+_value_sizes: Final[dict[int | None, Callable[[list[bytes]], int]]] = {
+    LONG: _long_sizes,
+    REF: _ref_sizes,
+    INSTANT: _instant_sizes,
+    **dict.fromkeys(_TEXTS, _text_sizes),
 }

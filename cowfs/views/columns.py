@@ -4,24 +4,27 @@ attributes/<namespace>/<name>.tsv   the datoms of an attribute in the order of t
 attributes/<name>.tsv               those of an attribute without a namespace
 
 A column is never made as a whole. A read begins where the index is known to begin some line: at one of the checkpoints,
-which come to be while lines are made, or, where the end is much nearer, at one that is found from there backward.
+which come to be while lines are made. Where none is near, the lines from the nearest one on are counted, which is faster.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from cowfs.errors import NotFound
 from cowfs.pages.reader import Reader
-from cowfs.store.columns import Piece, pieces, starts_before
+from cowfs.store.columns import pieces, starts
 from cowfs.store.layout import stop_after
 from cowfs.store.schema import Attribute
 from cowfs.views import filenames
 from cowfs.views.ground import DataNode, Ground
 from cowfs.views.node import Attributes, Directory, Entry, File
+from cowfs.views.snapshot import Snapshot
 
 SUFFIX: Final = ".tsv"
 _SUFFIX_OF_DIRECTORY: Final = "%2Etsv"  # where a namespace ends like a file, so that it is none's name
@@ -76,7 +79,7 @@ class NamespaceDirectory(DataNode, Directory):
 
 
 class ColumnFile(DataNode, File):
-    """The lines of one attribute. It remembers where it was read last and where lines begin, so it is for one at a time."""
+    """The lines of one attribute. It remembers where it was read last, so it is for one at a time."""
 
     def __init__(self, ground: Ground, attribute: Attribute) -> None:
         super().__init__(ground, "column", attribute.key)
@@ -97,29 +100,57 @@ class ColumnFile(DataNode, File):
 
     @cached_property
     def _lines(self) -> Lines:
-        return Lines(self._ground.db.reader, self._attribute.key, self.size)
+        known = _checkpoints.setdefault(self.snapshot, {})
+        key = self._attribute.key
+        return Lines(self._ground.db.reader, known.setdefault(key, Checkpoints.of(key, self.size)))
+
+
+@dataclass
+class Checkpoints:
+    """Where lines of a column begin: at byte ``offsets[i]`` that with which the index goes on at ``keys[i]``.
+
+    The first are the column's beginning, the last its end. Others come to be while it is read, for whoever reads it next.
+    """
+
+    offsets: list[int]
+    keys: list[bytes]
+
+    @classmethod
+    def of(cls, aid: bytes, size: int) -> Checkpoints:
+        """Return what is known of the column of ``size`` bytes of an attribute before it is read."""
+        return cls([0, size], [aid, stop_after(aid)])
+
+    def before(self, offset: int) -> int:
+        """Return the index of the last that is not after ``offset``, and not the end."""
+        return min(bisect_right(self.offsets, offset), len(self.offsets) - 1) - 1
+
+    def add(self, offset: int, key: bytes) -> None:
+        """Remember one more, unless there is one so near that nobody needs it."""
+        index = self.before(offset)
+        if offset - self.offsets[index] >= _APART and offset < self.offsets[index + 1]:
+            self.offsets.insert(index + 1, offset)
+            self.keys.insert(index + 1, key)
+
+
+_checkpoints: WeakKeyDictionary[Snapshot, dict[bytes, Checkpoints]] = WeakKeyDictionary()
 
 
 class Lines:
-    """The lines of an attribute as bytes at any offset; ``size`` is how many there are.
+    """The lines of an attribute as bytes at any offset.
 
-    ``_piece`` are the lines that were made last; they begin at ``_at``. ``_offsets`` and ``_keys`` are the checkpoints: at
-    this byte begins the line with which the index goes on at that key.
+    ``_piece`` are the lines that were made last; they begin at ``_at``.
     """
 
-    def __init__(self, reader: Reader, aid: bytes, size: int) -> None:
+    def __init__(self, reader: Reader, known: Checkpoints) -> None:
         self._reader = reader
-        self._aid = aid
-        self._size = size
-        self._offsets = [0, size]
-        self._keys = [aid, stop_after(aid)]
-        self._rest: Iterator[Piece] = iter(())
+        self._known = known
+        self._rest = pieces(reader, known.keys[0], known.keys[-1])
         self._piece = b""
         self._at = 0
 
     def readinto(self, offset: int, buffer: memoryview) -> int:
         """Fill ``buffer`` from ``offset`` on; return how many bytes that were."""
-        wanted = min(len(buffer), self._size - offset)
+        wanted = min(len(buffer), self._known.offsets[-1] - offset)
         filled = 0
         if wanted > 0 and not self._seek(offset):
             return 0
@@ -135,8 +166,9 @@ class Lines:
         return max(filled, 0)
 
     def _seek(self, offset: int) -> bool:
-        """Make the piece that holds ``offset``, the shortest way; return whether there is one."""
-        if not self._at <= offset < self._at + len(self._piece):
+        """Make the piece that holds ``offset``; return whether there is one."""
+        end = self._at + len(self._piece)
+        if not self._at <= offset < end + _APART:  # else it is at hand, or comes soon
             self._begin_before(offset)
         while offset >= self._at + len(self._piece):
             if not self._advance():
@@ -144,31 +176,23 @@ class Lines:
         return True
 
     def _begin_before(self, offset: int) -> None:
-        """Go to where making lines gets to ``offset`` soonest: not at all, a checkpoint, or one found backward."""
-        index = bisect_right(self._offsets, offset) - 1
-        going_on = self._at + len(self._piece)
-        nearest = max(self._offsets[index], going_on if self._at < going_on <= offset else 0)
-        if offset - nearest > 2 * (self._offsets[index + 1] - offset) + _APART:  # backward, every line is read twice
-            self._look_back(index + 1, offset)
-            index = bisect_right(self._offsets, offset) - 1
-            nearest = max(nearest, self._offsets[index])
-        if nearest != going_on or not self._piece:
-            self._at = self._offsets[index]
-            self._piece = b""
-            self._rest = pieces(self._reader, self._keys[index], self._keys[-1])
-
-    def _look_back(self, index: int, offset: int) -> None:
-        """Find checkpoints from the one at ``index`` on backward, down to one that is not after ``offset``."""
-        end, below = self._offsets[index], self._offsets[index - 1]
-        for key, size in starts_before(self._reader, self._aid, self._keys[index - 1], self._keys[index]):
-            at = end - size
-            if at <= below:
-                return
-            if at <= offset or self._offsets[index] - at >= _APART:
-                self._offsets.insert(index, at)
-                self._keys.insert(index, key)
-            if at <= offset:
-                return
+        """Begin to make lines at a checkpoint near ``offset``; find one when there is none, from whichever end is nearer."""
+        known = self._known
+        index = known.before(offset)
+        start, stop = known.offsets[index : index + 2]
+        if offset - start > 2 * _APART:
+            reverse = stop - offset < offset - start
+            for key, size in starts(self._reader, *known.keys[index : index + 2], reverse=reverse):
+                at = stop - size if reverse else start + size
+                if at > offset and not reverse:
+                    break
+                known.add(at, key)
+                if at <= offset and reverse:
+                    break
+            index = known.before(offset)
+        self._at = known.offsets[index]
+        self._piece = b""
+        self._rest = pieces(self._reader, known.keys[index], known.keys[-1])
 
     def _advance(self) -> bool:
         """Make the next lines; return whether there are any."""
@@ -177,10 +201,8 @@ class Lines:
             return False
         self._at += len(self._piece)
         self._piece = piece.lines
-        index = bisect_right(self._offsets, self._at)
-        if piece.key is not None and self._at - self._offsets[index - 1] >= _APART and index < len(self._offsets):
-            self._offsets.insert(index, self._at)
-            self._keys.insert(index, piece.key)
+        if piece.key is not None:
+            self._known.add(self._at, piece.key)
         return True
 
 

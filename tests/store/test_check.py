@@ -228,7 +228,7 @@ def test_damage_is_found(sound: Store, name: str) -> None:
         assert len(found) == len(lines), found
 
 
-class Broken:
+class Broken(Reader):
     """A reader that fails on one database."""
 
     def __init__(self, reader: Reader, name: bytes) -> None:
@@ -279,7 +279,7 @@ def test_random_damage_never_raises(name: bytes, entry: int, in_key: bool, at: i
         assert found
 
 
-class Tampered:
+class Tampered(Reader):
     """A reader of dicts with the content of a sound store."""
 
     content: dict[bytes, dict[bytes, bytes]] = {}  # noqa: RUF012 - read from a store once

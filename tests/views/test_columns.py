@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from cowfs import Store
 from cowfs.errors import NotFound
+from cowfs.pages.reader import Reader
 from cowfs.store.check import check_store
 from cowfs.store.columns import line
 from cowfs.store.indexes import ave_records, exact
 from cowfs.store.layout import COUNT_KEYS, META
 from cowfs.views import columns, filenames
-from cowfs.views.columns import AttributesDirectory, ColumnFile, Lines, NamespaceDirectory
+from cowfs.views.columns import AttributesDirectory, Checkpoints, ColumnFile, Lines, NamespaceDirectory
 from cowfs.views.ground import Ground
 from cowfs.views.node import Stability
 from cowfs.views.snapshot import Snapshot
@@ -114,20 +115,19 @@ def test_any_reads_are_slices(ground: Ground, name: str, apart: int, reads: list
         for where, size in reads:
             offset = int(where * len(whole))
             assert read(file, offset, size) == whole[offset : offset + size]
-            lines = file._lines
-            assert sorted(set(lines._offsets)) == lines._offsets
-            assert len(lines._keys) == len(lines._offsets)
+            known = file._lines._known
+            assert sorted(set(known.offsets)) == known.offsets
+            assert len(known.keys) == len(known.offsets)
 
 
-@pytest.mark.parametrize("name", [":item/number", ":item/texts"])
-def test_read_backward(ground: Ground, name: str) -> None:
+@pytest.mark.parametrize(("name", "step"), [(":item/number", 8192), (":item/texts", 131_072)])
+def test_read_backward(ground: Ground, name: str, step: int) -> None:
     file, whole = column(ground, name), rendered(ground, name)
-    step = 8192
     for at in range(len(whole) // step * step, -1, -step):
         assert read(file, at, step) == whole[at : at + step]
 
 
-class Counting:
+class Counting(Reader):
     """A reader that counts the entries which are scanned."""
 
     def __init__(self, ground: Ground) -> None:
@@ -150,7 +150,7 @@ def test_what_reads_cost(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> Non
     attribute = ground.db.attribute(":item/number")
     size = ground.db.column_size(attribute.name)
     reader = Counting(ground)
-    lines = Lines(reader, attribute.key, size)
+    lines = Lines(reader, Checkpoints.of(attribute.key, size))
     read(lines, size - 200, 200)
     assert reader.entries < 300  # the tail is found from the end
     reader.entries = 0
