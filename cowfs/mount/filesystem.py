@@ -156,7 +156,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         self._fill(buffer.contents, node)
         frozen = node.stability is Stability.FROZEN and path.count(b"/") > _COMMIT_DEPTH
         directory = isinstance(node, Directory)
-        self._remember(name=frozen and directory, attributes=not directory)
+        self._remember(name=frozen and directory, attributes=frozen and not directory)
 
     def fgetattr(self, path: bytes | None, buffer: Any, info: Any) -> None:
         """fstat(2): of the node that the handle was opened at, whatever its path shows now."""

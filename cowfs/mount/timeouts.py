@@ -5,10 +5,11 @@ has returned. Requests are answered one at a time here, so both are set before e
 
 - The name of a directory below a frozen commit: an hour. A walk then needs one request for a file, not one more for each
   directory on the way to it.
-- The attributes of a file: to the next tick of the kernel's clock (1 to 10 ms), the shortest time it knows. They come with
-  each look at its name; the stat or the open that it was for need not ask for them again.
-- All other names, and the attributes of a directory: not at all. So each look at a path shows what is there then, and a
-  change of the owner or the mode of the database, which are those of all files, holds at once.
+- The attributes of a file there: to the next tick of the kernel's clock (1 to 10 ms), the shortest time it knows. They come
+  with each look at its name; the stat or the open that it was for need not ask for them again.
+- Everything else: not at all. What moves shows another commit to the next who looks, and to another process, though the
+  kernel has one node for it. And as each look at a file is a look at its name, a change of the owner or the mode of the
+  database, which are those of all files, holds at once.
 
 Where the two numbers are in libfuse's ``struct fuse`` is found, not assumed: the mount begins with odd values, each of which
 must be there once. Where they are not, everything stays as it would be with timeouts of nothing.

@@ -92,7 +92,7 @@ def parse_leaf_node(page: bytes, offset: int, pgno: int) -> LeafNode:
     middle = start + key_size
     end = middle + (8 if flags & BIG_DATA else size)
     if end > len(page):
-        raise _outside(pgno)
+        raise _outside("node's data", pgno)
     return LeafNode(flags, page[start:middle], size, page[middle:end])
 
 
@@ -130,7 +130,7 @@ class TreeReader:
             for offset in offsets:
                 end = offset + NODE_SIZE + LEAF_NODE.unpack_from(page, offset)[2]
                 if end > len(page):
-                    raise _outside(pgno)
+                    raise _outside("key", pgno)
                 yield page[offset + NODE_SIZE : end]
 
     def prefixes(self, name: bytes, size: int, start: bytes = b"", stop: bytes | None = None) -> Iterator[bytes]:
@@ -195,7 +195,7 @@ class TreeReader:
                 elif end <= page_size:
                     yield page[offset + NODE_SIZE : middle], page[middle:end]
                 else:
-                    raise _outside(pgno)
+                    raise _outside("node's data", pgno)
 
     def leaves(self, record: TreeRecord) -> Iterator[tuple[int, bytes]]:
         """Yield (page number, bytes) of the leaves of a tree, in order."""
@@ -321,7 +321,7 @@ class TreeReader:
             start = offsets[middle] + NODE_SIZE
             end = start + LEAF_NODE.unpack_from(page, offsets[middle])[2]
             if end > len(page):
-                raise _outside(pgno)
+                raise _outside("key", pgno)
             if page[start:end] < key:
                 low = middle + 1
             else:
@@ -372,8 +372,8 @@ class TreeReader:
         return branch
 
 
-def _outside(pgno: int) -> CorruptDatabase:
-    return CorruptDatabase("a node lies outside the page", pgno)
+def _outside(what: str, pgno: int) -> CorruptDatabase:
+    return CorruptDatabase(f"a {what} lies outside the page", pgno)
 
 
 def _is_leaf(page: bytes, pgno: int) -> bool:

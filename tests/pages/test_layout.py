@@ -4,7 +4,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowfs.errors import CorruptDatabase, DatabaseError, NotADatabase, UnsupportedFormat
@@ -46,6 +46,7 @@ def roots(draw: st.DrawFn) -> Root:
     return Root(draw(U64), page_size, draw(U64), last_pgno, free, main)
 
 
+@settings(deadline=None)
 @given(roots(), st.integers(0, 1))
 def test_a_meta_page_is_parsed_as_it_was_packed(root: Root, slot: int) -> None:
     page = pack_meta(root, slot)
