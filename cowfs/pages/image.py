@@ -20,7 +20,7 @@ from cowfs.errors import CorruptDatabase
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.freelist import PageSet, read_free_pages
 from cowfs.pages.layout import DUP_SORT, Root, pack_meta
-from cowfs.pages.roots import DATABASE, OWN_KEYS, OWN_KEYS_END
+from cowfs.pages.record import DATABASE, OWN_KEYS, OWN_KEYS_END
 from cowfs.pages.tree import TreeReader
 
 

@@ -1,25 +1,7 @@
 """The roots of an environment that are retained: recorded in it, and held by the pin.
 
 A commit's root is known only after the commit, so each write transaction records, before anything else, the root of the
-one before it. The record is one value, in the page of the store's own state, which every commit writes anyway:
-
-``cowfs``, key ``history/roots``, little endian, ``Record``::
-
-    0 nonce, 16 bytes (of the pin) | 16 horizon u64: the oldest retained txnid | 24 txnid u64 of the commit that wrote this
-    32 counted u64, freed u64: how many pages the commits up to ``counted`` have freed since the history began
-    48 let go u64: how many of these the commits up to the horizon have freed
-    56 number of gaps u16, of roots u16, of levels u16, 2 bytes padding
-    gaps, each first u64, last u64: commits that were not recorded
-    roots, each bytes 32..152 of its meta page: the newest commit before this one (and the one before that, when somebody
-    who does not record has committed in between)
-    levels, each 8 times txnid u64, main root page u64: level k has the last 8 commits whose txnid is a multiple of 8**k
-
-The root of an older commit is found in its successor's record, and that by the levels: the smallest txnid above it leads to
-a root that is nearer, whose record leads on. Each step is a level down, so among 100,000 commits every one is at most seven
-steps away. Giving up the oldest commits is one number, the horizon; nothing else has to be written or deleted, ever.
-
-All keys that begin with ``history/`` belong to this file and not to its content: an image shows their values as zeros, so a
-copy has no history, and begins its own.
+one before it. ``record`` says what the record is, and how an older root is found in it.
 
 The rules for the pin (``locktable`` says what it is):
 
@@ -35,39 +17,26 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from cowfs.errors import CorruptDatabase, NotFound
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.freelist import freed_pages
-from cowfs.pages.layout import META_SIZE, ROOT_BYTES, ROOT_SIZE, Root, TreeRecord, parse_root
+from cowfs.pages.layout import META_SIZE, ROOT_BYTES, Root, TreeRecord, parse_root
 from cowfs.pages.locktable import NONCE_SIZE, LockTable
 from cowfs.pages.reader import Reader
+from cowfs.pages.record import DATABASE, HORIZON, NONCE, RECORD_KEY, Record, Span, following
 from cowfs.pages.tree import TreeReader
 from cowfs.pages.writetxn import WriteTxn
 
 log = logging.getLogger("cowfs.pages")
 
-DATABASE: Final = b"cowfs"
-OWN_KEYS: Final = b"history/"
-OWN_KEYS_END: Final = b"history0"  # the first key after them
-RECORD_KEY: Final = OWN_KEYS + b"roots"
 LOOK_EVERY: Final = 128  # commits between looks at what was freed and at what may be given up
-_FAN_OUT: Final = 8
 _MOST_GAPS: Final = 64
 _SLACK: Final = 64
 _RECORDS_KEPT: Final = 4096
-
-_HEAD = struct.Struct(f"<{NONCE_SIZE}sQQQQQHHHxx")
-_LINK = struct.Struct("<QQ")
-_COUNTS: Final = slice(56, 60)  # of gaps and roots in the packed record
-_PLAIN: Final = struct.pack("<HH", 0, 1)  # no gaps, one root
-_LINKS_AT: Final = _HEAD.size + ROOT_SIZE  # then
-_MAIN_ROOT: Final = slice(96, 104)  # of what is kept of a meta page: the first page of the main tree
-_LEVEL_SIZE: Final = _FAN_OUT * _LINK.size
 
 
 class Keeper(Protocol):
@@ -90,108 +59,6 @@ class Event:
     kind: str
     first: int
     last: int
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The commits that are retained: txnids from ``horizon`` to ``newest``, without the ``gaps`` (first, last)."""
-
-    horizon: int
-    newest: int
-    gaps: tuple[tuple[int, int], ...] = ()
-
-    def __contains__(self, txnid: int) -> bool:
-        return self.horizon <= txnid <= self.newest and not any(first <= txnid <= last for first, last in self.gaps)
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield the txnids, ascending."""
-        txnid = self.horizon
-        for first, last in self.gaps:
-            yield from range(txnid, first)
-            txnid = max(txnid, last + 1)
-        yield from range(txnid, self.newest + 1)
-
-    def first_from(self, txnid: int) -> int:
-        """Return the first retained txnid that is not below ``txnid``."""
-        txnid = max(txnid, self.horizon)
-        for first, last in self.gaps:
-            if first <= txnid <= last:
-                txnid = last + 1
-        return txnid
-
-    def __len__(self) -> int:
-        return self.newest + 1 - self.horizon - sum(last + 1 - max(first, self.horizon) for first, last in self.gaps)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """The value under ``history/roots``; the module documents its fields."""
-
-    nonce: bytes
-    horizon: int
-    txnid: int
-    counted: int
-    freed: int
-    let_go: int = 0
-    gaps: tuple[tuple[int, int], ...] = ()
-    roots: tuple[bytes, ...] = ()
-    levels: tuple[bytes, ...] = ()
-
-    def pack(self) -> bytes:
-        """Return the value."""
-        gaps, roots, levels = self.gaps, self.roots, self.levels
-        head = _HEAD.pack(
-            self.nonce,
-            self.horizon,
-            self.txnid,
-            self.counted,
-            self.freed,
-            self.let_go,
-            len(gaps),
-            len(roots),
-            len(levels),
-        )
-        return b"".join((head, *(_LINK.pack(*gap) for gap in gaps), *roots, *levels))
-
-    @classmethod
-    def parse(cls, data: bytes | None) -> Record | None:
-        """Parse the value; None when there is none, or only zeros: then there is no history. Raises ``CorruptDatabase``."""
-        if data is None or not any(data[:NONCE_SIZE]):
-            return None
-        if len(data) < _HEAD.size:
-            raise CorruptDatabase("the record of the retained roots is damaged")
-        nonce, horizon, txnid, counted, freed, let_go, gaps, roots, levels = _HEAD.unpack_from(data)
-        roots_at = _HEAD.size + gaps * _LINK.size
-        levels_at = roots_at + roots * ROOT_SIZE
-        end = levels_at + levels * _LEVEL_SIZE
-        if len(data) != end or not horizon <= txnid:
-            raise CorruptDatabase("the record of the retained roots is damaged")
-        return cls(
-            nonce,
-            horizon,
-            txnid,
-            counted,
-            freed,
-            let_go,
-            tuple(_LINK.iter_unpack(data[_HEAD.size : roots_at])),
-            tuple([data[at : at + ROOT_SIZE] for at in range(roots_at, levels_at, ROOT_SIZE)]),
-            tuple([data[at : at + _LEVEL_SIZE] for at in range(levels_at, end, _LEVEL_SIZE)]),
-        )
-
-    def find(self, txnid: int) -> Root | None:
-        """Return the root of ``txnid`` when this record has it."""
-        for data in self.roots:
-            root = parse_root(data)
-            if root.txnid == txnid:
-                return root
-        return None
-
-    def link_above(self, txnid: int) -> tuple[int, int]:
-        """Return (txnid, main root page) of the commit above ``txnid`` that is nearest to it. Raises ``NotFound``."""
-        links = [link for level in self.levels for link in _LINK.iter_unpack(level) if link[0] > txnid]
-        if not links:
-            raise NotFound(f"commit {txnid} is not recorded")
-        return min(links)
 
 
 class Roots:
@@ -217,7 +84,7 @@ class Roots:
         if record is None:
             return Span(newest, newest)
         horizon = min(max(record.horizon, self._pinned()), newest)
-        return Span(horizon, newest, tuple(gap for gap in _gaps(record, newest) if gap[1] >= horizon))
+        return Span(horizon, newest, tuple(gap for gap in record.gaps_at(newest) if gap[1] >= horizon))
 
     def span_in(self, txn: WriteTxn) -> Span:
         """Return what is retained, inside of a write transaction that has entered."""
@@ -267,35 +134,18 @@ class Roots:
         if record.txnid != newest:
             roots, gaps = self._after_others(txn, record, meta)
         # The newest tree has this record, also when somebody else has made it: the link is to the record, not to the commit.
-        levels = _with_link(record.levels, record.txnid, int.from_bytes(meta[_MAIN_ROOT], "little"), record.horizon)
-        record = replace(record, txnid=txn.txnid, roots=roots, gaps=gaps, levels=levels)
+        record = replace(record, txnid=txn.txnid, roots=roots, gaps=gaps, levels=record.levels_with(meta))
         if newest % LOOK_EVERY == 0 or len(gaps) > _MOST_GAPS:
             record = self._look(txn, record)
         txn.put(DATABASE, RECORD_KEY, record.pack())
         txn.horizon = record.horizon
 
     def _following(self, data: bytes | None, txnid: int) -> bytes | None:
-        """Return the record of ``txnid`` from its predecessor's where nothing but a root and its links is new; else None.
-
-        It is what ``enter`` does in full for one commit of many, here without taking the record apart.
-        """
+        """Return the record of ``txnid`` from its predecessor's where it is made the quick way; else None."""
         newest = txnid - 1
-        if data is None or newest % LOOK_EVERY == 0 or not self._table.pinned(data[:NONCE_SIZE], data[16:24]):
+        if data is None or newest % LOOK_EVERY == 0 or not self._table.pinned(data[NONCE], data[HORIZON]):
             return None
-        last = data[24:32]
-        if last != newest.to_bytes(8, "little") or data[_COUNTS] != _PLAIN:
-            return None
-        meta = self._meta(newest)
-        parts = [data[:24], txnid.to_bytes(8, "little"), data[32 : _HEAD.size], meta]
-        at, distance = _LINKS_AT, 1
-        while newest % distance == 0:
-            if at == len(data):
-                return None  # a level is missing, as it seems
-            parts += (data[at + _LINK.size : at + _LEVEL_SIZE], last, meta[_MAIN_ROOT])
-            at += _LEVEL_SIZE
-            distance *= _FAN_OUT
-        parts.append(data[at:])
-        return b"".join(parts)
+        return following(data, newest, self._meta(newest))
 
     def left(self, txn: WriteTxn) -> None:
         """The write transaction is committed: let go what it has given up."""
@@ -328,7 +178,7 @@ class Roots:
         newest = txn.txnid - 1
         limit = min([newest, *self._held()])
         if self.keeper is not None:
-            limit = min(limit, self.keeper.limit(txn, Span(horizon, newest, _gaps(record, newest))))
+            limit = min(limit, self.keeper.limit(txn, Span(horizon, newest, record.gaps_at(newest))))
         if horizon >= limit:
             return False
         target = limit - (limit - horizon) // 2
@@ -464,9 +314,9 @@ class Roots:
     def _move(self, reader: TreeReader, record: Record, horizon: int) -> Record:
         """Return the record with a higher horizon: that, or the next commit that is recorded."""
         newest = reader.root.txnid
-        horizon = Span(horizon, newest, _gaps(record, newest)).first_from(horizon)
+        horizon = Span(horizon, newest, record.gaps_at(newest)).first_from(horizon)
         gaps = tuple(gap for gap in record.gaps if gap[1] > horizon)
-        levels = record.levels[: 1 + _levels_for(newest - horizon)]
+        levels = record.levels_above(horizon, newest)
         return replace(record, horizon=horizon, let_go=self._freed(reader, horizon), gaps=gaps, levels=levels)
 
     def _held(self) -> Iterable[int]:
@@ -480,31 +330,3 @@ class Roots:
         if meta[144:152] != txnid.to_bytes(8, "little"):
             raise CorruptDatabase(f"it is not that of transaction {txnid}, which LMDB says is there", slot)
         return meta[ROOT_BYTES]
-
-
-def _gaps(record: Record, newest: int) -> tuple[tuple[int, int], ...]:
-    """Return the gaps as of the commit ``newest``: what others have committed meanwhile is not recorded before our next."""
-    return record.gaps if record.txnid >= newest else (*record.gaps, (record.txnid, newest - 1))
-
-
-def _levels_for(commits: int) -> int:
-    """Return how many levels above the first are of use among so many commits."""
-    levels = 0
-    while commits >= _FAN_OUT ** (levels + 1):
-        levels += 1
-    return levels
-
-
-def _with_link(levels: tuple[bytes, ...], txnid: int, pgno: int, horizon: int) -> tuple[bytes, ...]:
-    """Return ``levels`` with one more commit."""
-    link = _LINK.pack(txnid, pgno)
-    if txnid % _FAN_OUT:  # seven times of eight
-        return (levels[0][_LINK.size :] + link if levels else link.rjust(_LEVEL_SIZE, b"\0"), *levels[1:])
-    result = list(levels)
-    for level in range(1 + _levels_for(txnid - horizon)):
-        if txnid % _FAN_OUT**level:
-            break
-        if level == len(result):
-            result.append(bytes(_LEVEL_SIZE))
-        result[level] = result[level][_LINK.size :] + link
-    return tuple(result)

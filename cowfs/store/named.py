@@ -15,7 +15,7 @@ from typing import Any, Final
 from cowfs import txid as txids
 from cowfs.errors import CorruptDatabase, InputError, NameTaken, NotFound, WrongName
 from cowfs.pages.reader import Reader
-from cowfs.pages.roots import OWN_KEYS
+from cowfs.pages.record import OWN_KEYS
 from cowfs.pages.writetxn import WriteTxn
 from cowfs.store.layout import META, parse_json
 from cowfs.store.values import instant_text, parse_instant

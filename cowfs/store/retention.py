@@ -22,7 +22,8 @@ from typing import Any, Final
 
 from cowfs.errors import InputError
 from cowfs.pages.reader import Reader
-from cowfs.pages.roots import OWN_KEYS, Event, Span
+from cowfs.pages.record import OWN_KEYS, Span
+from cowfs.pages.roots import Event
 from cowfs.pages.writetxn import WriteTxn
 from cowfs.store import named
 from cowfs.store.encoding import instant_of

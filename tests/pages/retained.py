@@ -11,6 +11,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cowfs.pages.check import check_pages
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.env import Env
@@ -18,7 +20,8 @@ from cowfs.pages.image import Image
 from cowfs.pages.layout import Root
 from cowfs.pages.locktable import Pin
 from cowfs.pages.reader import Reader
-from cowfs.pages.roots import DATABASE, RECORD_KEY, Event, Record, Span
+from cowfs.pages.record import DATABASE, RECORD_KEY, Record, Span
+from cowfs.pages.roots import Event
 from cowfs.pages.writetxn import WriteTxn
 
 PATIENCE = 20.0  # seconds until another process must have done what it was told
@@ -109,6 +112,11 @@ def require_retained(env: Env, digests: dict[int, str]) -> Span:
             if txnid in digests:
                 assert digest(env.file, hold.root) == digests[txnid], txnid
     return span
+
+
+def given_up(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings that say that some of the history is given up."""
+    return [message for message in caplog.messages if "given up" in message]
 
 
 # -- other processes ----------------------------------------------------------------------------------------------

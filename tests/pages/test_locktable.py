@@ -19,7 +19,7 @@ from cowfs.errors import EnvironmentFailure, ReadersFull, UnsupportedFormat
 from cowfs.pages.env import Env
 from cowfs.pages.hold import Holds
 from cowfs.pages.locktable import _COUNT, _SLOTS, _TXNID, _WRITER_MUTEX, IDLE, PIN, LockTable
-from cowfs.pages.roots import Span
+from cowfs.pages.record import Span
 from tests.commands import python
 
 from .retained import (

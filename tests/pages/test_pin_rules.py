@@ -17,7 +17,8 @@ from cowfs.pages.check import check_pages
 from cowfs.pages.env import Env
 from cowfs.pages.layout import Root
 from cowfs.pages.locktable import _SLOTS, PIN, LockTable
-from cowfs.pages.roots import DATABASE, RECORD_KEY, Event, Record, Roots, Span
+from cowfs.pages.record import DATABASE, RECORD_KEY, Record, Span
+from cowfs.pages.roots import Event, Roots
 from tests.commands import in_private_mounts
 from tests.stock import opened, require_balance
 
@@ -26,6 +27,7 @@ from .retained import (
     Told,
     cowfs_process,
     digest,
+    given_up,
     newest_digest,
     pin_of,
     put,
@@ -54,10 +56,6 @@ def path(tmp_path: Path, digests: dict[int, str]) -> Path:
             put(env, number)
             digests.update([newest_digest(env)])
     return tmp_path / "db"
-
-
-def given_up(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [message for message in caplog.messages if "given up" in message]
 
 
 def pids(other: Told) -> list[int]:
