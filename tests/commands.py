@@ -80,14 +80,24 @@ def one_line(result: Completed) -> str:
     return lines[0]
 
 
+def run_here(*arguments: Argument, code: int | None = 0, stdin: str | None = None) -> Completed:
+    """Do what ``run`` does with a ``cowfs``, within this process, which saves the start of one."""
+    shown = [os.fsdecode(argument) for argument in arguments]
+    result = CliRunner().invoke(cowfs_main, shown, input=stdin)
+    ended = f"{shown} ended with {result.exit_code}: {result.stderr} {result.exception!r}"
+    assert code is None or result.exit_code == code, ended
+    assert isinstance(result.exception, SystemExit | None), ended
+    return Completed(shown, result.exit_code, result.stdout, result.stderr)
+
+
 def cowfs_here(*arguments: Argument, code: int = 0, stdin: str | None = None) -> str:
-    """Do what ``cowfs`` does, within this process, which saves the start of one."""
-    return _here(*arguments, code=code, stdin=stdin).stdout
+    """Do what ``cowfs`` does, within this process."""
+    return run_here(*arguments, code=code, stdin=stdin).stdout
 
 
 def refused_here(*arguments: Argument, code: int, stdin: str | None = None) -> str:
     """Do what ``refused`` does, within this process."""
-    return one_line(_here(*arguments, code=code, stdin=stdin))
+    return one_line(run_here(*arguments, code=code, stdin=stdin))
 
 
 def python(program: str, *arguments: Argument, code: int | None = 0, limit: float = LIMIT) -> str:
@@ -100,10 +110,3 @@ def in_private_mounts(script: str, *arguments: Argument, code: int | None = 0, l
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
     lines = "set -euo pipefail\n" + textwrap.dedent(script)
     return run(*unshare, "bash", "-c", lines, "bash", *arguments, code=code, limit=limit)
-
-
-def _here(*arguments: Argument, code: int, stdin: str | None) -> Completed:
-    shown = [os.fsdecode(argument) for argument in arguments]
-    result = CliRunner().invoke(cowfs_main, shown, input=stdin)
-    assert result.exit_code == code, f"{shown} ended with {result.exit_code}: {result.stderr} {result.exception!r}"
-    return Completed(shown, code, result.stdout, result.stderr)

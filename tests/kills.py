@@ -26,7 +26,7 @@ def kill_writers(kind: str, directory: Path, seed: int, rounds: int, mount: Moun
         journal = directory / f"journal-{seed}-{number}"
         with _to_be_killed(kind, database, journal, seed) as writer:
             writer.wait_for(1)
-            time.sleep(choice.random() * 0.3)
+            time.sleep(choice.random() * 0.15)
         acknowledged = writer.acknowledged()
         total += len(acknowledged)
         txid, digest = churn.contents(database)
@@ -67,7 +67,7 @@ def kill_mount_under_rsync(directory: Path, seed: int) -> None:
             rsync(mount.latest, target)
             before = {path.name: path.read_bytes() for path in (target / "latest").iterdir()}
             writer.wait_for(10)
-            command = ["rsync", "-a", "--delete", "--whole-file", "--bwlimit=5m", str(mount.latest), f"{target}/"]
+            command = ["rsync", "-a", "--delete", "--whole-file", "--bwlimit=15m", str(mount.latest), f"{target}/"]
             with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
                 try:
                     _wait_for_temporary(target / "latest", before, process)

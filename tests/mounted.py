@@ -1,4 +1,4 @@
-"""``mounted``: ``cowfs mount`` as a user runs it, in the background, and always unmounted.
+"""``mounted``: what ``cowfs mount`` mounts in the background, always unmounted.
 
 Whatever happens in the block, the mount is taken away and its daemon is seen to end. A daemon that outlives its mount, or
 that logs anything worse than INFO which the test has not declared, fails the test.
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cowfs.mount import place
-from tests.commands import Argument, cowfs, run
+from tests.commands import Argument, cowfs_here, run
 
 _ENDS_WITHIN = 10.0  # seconds
 _RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} cowfs\[(\d+)\] ([A-Z]+) (.*)$")
@@ -35,7 +35,11 @@ class Daemon:
 
     def ends(self, within: float = _ENDS_WITHIN) -> bool:
         """Wait for the process to end; return whether it did."""
-        return bool(select.select([self.pidfd], [], [], within)[0])
+        ended = bool(select.select([self.pidfd], [], [], within)[0])
+        if ended:
+            with contextlib.suppress(ChildProcessError):  # not of a process that was mounted from here, or seen before
+                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        return ended
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -93,7 +97,7 @@ def mounted(database: Path, point: Path, *options: Argument, declared: Sequence[
         os.mkdir(point)  # noqa: PTH102 - Path.mkdir would ask what is mounted there: it may be dead
     log = log_of(point)
     begin = log.stat().st_size if log.exists() else 0
-    cowfs("mount", database, point, "--log", log, *options)
+    cowfs_here("mount", database, point, "--log", log, *options)
     with serving(database, point, begin, declared) as mount:
         yield mount
 

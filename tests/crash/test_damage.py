@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
-from tests.commands import COWFS, LIMIT, cowfs, one_line, python, run
+from tests.commands import LIMIT, cowfs_here, one_line, python, run_here
 from tests.mounted import complaints, log_of, mounted, serving
 
 _PAGE = 4096
@@ -52,7 +52,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Store.create(
         path, {":note/text": {}, ":note/number": {":db/valueType": ":db.type/long"}}, durability="none"
     ) as store:
-        store.transact([{":note/number": number, ":note/text": f"note {number} " * 5} for number in range(2000)])
+        store.transact([{":note/number": number, ":note/text": f"note {number} " * 5} for number in range(600)])
         for number in range(30):
             store.transact([{":note/text": f"{number} " * 10_000}])
             store.transact([[":db/retractEntity", number + 1]])
@@ -88,7 +88,7 @@ def test_a_damaged_file_is_refused_or_served_as_far_as_it_goes(healthy: Path, tm
     (tmp_path / "db").mkdir()
     (tmp_path / "db/data.mdb").write_bytes(content)
     (tmp_path / "mnt").mkdir()
-    tried = run(*COWFS, "mount", tmp_path / "db", tmp_path / "mnt", "--log", log_of(tmp_path / "mnt"), code=None)
+    tried = run_here("mount", tmp_path / "db", tmp_path / "mnt", "--log", log_of(tmp_path / "mnt"), code=None)
     if tried.returncode != 0:
         assert tried.returncode == 1
         one_line(tried)
@@ -122,7 +122,7 @@ def test_a_file_that_lost_its_meta_pages_under_a_mount_is_eio(
     """Whichever of the two pages the newest root is on."""
     shutil.copytree(healthy, tmp_path / "db")
     for _ in range(commits):
-        cowfs("transact", tmp_path / "db", stdin='[{":note/text": "one more"}]')
+        cowfs_here("transact", tmp_path / "db", stdin='[{":note/text": "one more"}]')
     with mounted(tmp_path / "db", tmp_path / "mnt", declared=[_FORESEEN]) as mount:
         os.truncate(tmp_path / "db/data.mdb", size)
         failed = _read_what_is_left(mount.point)

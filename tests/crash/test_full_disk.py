@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cowfs import Store
 from tests.commands import COWFS, in_private_mounts
 
 _LINES = 400
@@ -103,16 +104,15 @@ def test_on_a_full_disk_a_named_snapshot_is_kept_and_the_error_is_one_line(tmp_p
 def test_a_restore_onto_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     script = """
         directory=$1; shift
-        "$@" init "$directory/db" >&2
-        for n in 1 2 3 4 5 6; do
-            printf '[{":note/text": "%0300000d"}]' $n | "$@" transact "$directory/db" >&2
-        done
         mount -t tmpfs -o size=1m tmpfs /mnt
         for option in --no-check ""; do
             code=0; "$@" restore $option "$directory/db" /mnt/new >/dev/null 2>"$directory/errors" || code=$?
             echo "$code|$(cat "$directory/errors")|$(ls -A /mnt)"
         done
         """
+    with Store.create(tmp_path / "db", durability="none") as store:
+        for number in range(6):
+            store.transact([{":note/text": f"{number:0300000}"}])
     result = in_private_mounts(script, tmp_path, *COWFS)
     lines = [line.split("|") for line in result.stdout.splitlines()]
     assert len(lines) == 2

@@ -23,7 +23,7 @@ def _played(scene: str, directory: Path, seconds: float) -> Result:
 
 @pytest.mark.timeout(150)
 def test_nothing_is_lost_and_every_retained_root_is_whole_while_processes_are_killed(tmp_path: Path) -> None:
-    counts = _played("cowfs", tmp_path, 30).counts
+    counts = _played("cowfs", tmp_path, 20).counts
     assert counts["kills"] >= 100
     assert counts["all-dead"] >= 10
     assert counts["commits"] >= 200
@@ -36,7 +36,7 @@ def test_nothing_is_lost_and_every_retained_root_is_whole_while_processes_are_ki
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("scene", ["readers", "writers"])
 def test_history_is_whole_or_said_to_be_lost_when_other_programs_take_part(tmp_path: Path, scene: str) -> None:
-    counts = _played(scene, tmp_path, 15).counts
+    counts = _played(scene, tmp_path, 10).counts
     assert counts["kills"] >= 20
     assert counts["commits"] >= 50
     assert counts["checked"] >= 100

@@ -13,12 +13,24 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from cowfs import Store
 from cowfs.mount import place
-from tests.commands import AS_NOBODY, CHECKOUT, COWFS, cowfs, in_private_mounts, one_line, python, refused, refused_here, run
-from tests.mounted import complaints, mounted, unmount
+from tests.commands import (
+    AS_NOBODY,
+    CHECKOUT,
+    COWFS,
+    cowfs,
+    cowfs_here,
+    in_private_mounts,
+    one_line,
+    refused,
+    refused_here,
+    run,
+)
+from tests.mounted import complaints, log_of, mounted, serving, unmount
 
 _CUT = "fuse: reading device: Software caused connection abort"  # how libfuse sees the end of a detached mount, at times
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -41,23 +53,30 @@ def point(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _foreground(database: Path, point: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run ``cowfs mount -f``; in the block it is usable, after the block it is gone."""
-    point.mkdir(exist_ok=True)
-    command = [*COWFS, "mount", "-f", str(database), str(point)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            until = time.monotonic() + 20
+def _foreground(database: Path, *points: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Run a ``cowfs mount -f`` at each point; in the block they are usable, after the block they are gone."""
+    with ExitStack() as stack:
+        processes = []
+        for point in points:
+            point.mkdir(exist_ok=True)
+            command = [*COWFS, "mount", "-f", str(database), str(point)]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            processes.append(stack.enter_context(process))
+            stack.callback(_gone, process, point)
+        until = time.monotonic() + 20
+        for process, point in zip(processes, points, strict=True):
             while place.mounted_at(point) is None or not (point / "live/data.mdb").exists():
                 assert time.monotonic() < until, "the mount does not become usable"
                 assert process.poll() is None, "the mount ended at once"
                 time.sleep(0.02)
-            yield process
-        finally:
-            unmount(point)
-            if process.poll() is None:
-                time.sleep(0.2)
-                process.kill()
+        yield processes
+
+
+def _gone(process: subprocess.Popen[str], point: Path) -> None:
+    unmount(point)
+    if process.poll() is None:
+        time.sleep(0.2)
+        process.kill()
 
 
 def _ends_clean(process: subprocess.Popen[str], point: Path) -> None:
@@ -70,33 +89,31 @@ def _ends_clean(process: subprocess.Popen[str], point: Path) -> None:
     assert "is no longer mounted" in log
 
 
-def test_mount_returns_when_it_is_usable(database: Path, tmp_path: Path) -> None:
-    for _ in range(3):
-        with mounted(database, tmp_path / "mnt") as mount:
-            assert json.loads((mount.live / "snapshot.json").read_text())["txid"] == 2
+def test_mount_returns_when_it_is_usable(database: Path, point: Path) -> None:
+    cowfs("mount", database, point, "--log", log_of(point))
+    with serving(database, point) as mount:
+        assert json.loads((mount.live / "snapshot.json").read_text())["txid"] == 2
 
 
 def test_umount_ends_the_foreground_mount(database: Path, point: Path) -> None:
-    with _foreground(database, point) as process:
+    with _foreground(database, point) as [process]:
         assert cowfs("umount", point) == ""
         _ends_clean(process, point)
 
 
 @pytest.mark.parametrize("number", _SIGNALS, ids=lambda number: number.name)
 def test_a_signal_ends_the_mount_the_first_time(database: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """Seven mounts for each signal: idle ones, ones with a file open, ones that are being read."""
-    with ExitStack() as stack:
-        processes = []
-        for index in range(7):
-            point = tmp_path / f"mnt{index}"
-            processes.append((stack.enter_context(_foreground(database, point)), point))
+    """Four mounts for each signal: two idle ones, one with a file open, one that is being read."""
+    points = [tmp_path / f"mnt{index}" for index in range(4)]
+    with _foreground(database, *points) as processes, ExitStack() as stack:
+        for index, point in enumerate(points):
             if index % 3 == 1:
                 stack.enter_context((point / "live/data.mdb").open("rb", buffering=0)).read(100)
             elif index % 3 == 2:
                 stack.enter_context(_reader(point))
-        for process, _point in processes:
+        for process in processes:
             process.send_signal(number)
-        for process, point in processes:
+        for process, point in zip(processes, points, strict=True):
             _ends_clean(process, point)
 
 
@@ -126,7 +143,7 @@ def test_a_signal_ends_a_mount_that_was_detached_while_in_use(database: Path, tm
         mounted(database, tmp_path / "mnt", declared=["fuse: failed to unmount", _CUT]) as mount,
         (mount.live / "data.mdb").open("rb", buffering=0) as file,
     ):
-        cowfs("umount", "--lazy", mount.point)
+        cowfs_here("umount", "--lazy", mount.point)
         assert len(file.read(100)) == 100
         mount.daemon.signal(signal.SIGTERM)
         assert mount.daemon.ends(5)
@@ -135,10 +152,10 @@ def test_a_signal_ends_a_mount_that_was_detached_while_in_use(database: Path, tm
 def test_a_busy_mount_is_not_unmounted_but_can_be_detached(database: Path, tmp_path: Path) -> None:
     with mounted(database, tmp_path / "mnt", declared=[_CUT]) as mount:
         with (mount.live / "data.mdb").open("rb", buffering=0) as file:
-            assert "busy" in refused("umount", mount.point, code=1)
+            assert "busy" in refused_here("umount", mount.point, code=1)
             assert mount.is_mounted()
             assert len(file.read(100)) == 100
-            assert cowfs("umount", "--lazy", mount.point) == ""
+            assert cowfs_here("umount", "--lazy", mount.point) == ""
             assert not mount.is_mounted()
             assert os.listdir(mount.point) == []
             assert not mount.daemon.ends(0.3)
@@ -148,20 +165,20 @@ def test_a_busy_mount_is_not_unmounted_but_can_be_detached(database: Path, tmp_p
 
 def test_umount_where_nothing_is_mounted(point: Path, tmp_path: Path) -> None:
     for path in (point, tmp_path / "missing", Path("/proc")):
-        assert "no cowfs is mounted" in refused("umount", path, code=2)
+        assert "no cowfs is mounted" in refused_here("umount", path, code=2)
 
 
 def test_a_second_mount_on_the_same_place_is_refused(database: Path, tmp_path: Path) -> None:
     with mounted(database, tmp_path / "mnt") as mount:
-        for options in ([], ["-f"]):
-            assert "mounted here already" in refused("mount", *options, database, mount.point, code=2)
+        assert "mounted here already" in refused_here("mount", database, mount.point, code=2)
+        assert "mounted here already" in refused("mount", "-f", database, mount.point, code=2)
         assert (mount.live / "data.mdb").exists()
 
 
 def test_one_database_at_two_places(database: Path, tmp_path: Path) -> None:
     with mounted(database, tmp_path / "one") as one, mounted(database, tmp_path / "two") as two:
         assert (one.latest / "data.mdb").read_bytes() == (two.latest / "data.mdb").read_bytes()
-        places = json.loads(cowfs("status", "--json", database))["mounts"]
+        places = json.loads(cowfs_here("status", "--json", database))["mounts"]
         assert sorted(places) == [str(one.point), str(two.point)]
 
 
@@ -179,7 +196,7 @@ def test_a_dead_mount_answers_enotconn_and_is_cleared_by_the_next_mount(database
 def test_a_dead_mount_can_be_unmounted(database: Path, tmp_path: Path) -> None:
     with mounted(database, tmp_path / "mnt") as mount:
         mount.kill()
-        assert cowfs("umount", mount.point) == ""
+        assert cowfs_here("umount", mount.point) == ""
         assert not mount.is_mounted()
 
 
@@ -211,7 +228,7 @@ def test_a_symlink_to_a_mount_point_will_do(database: Path, tmp_path: Path) -> N
     cowfs("mount", database, tmp_path / "link", "--log", tmp_path / "log")
     try:
         assert (tmp_path / "real/live/data.mdb").exists()
-        assert "mounted here already" in refused("mount", database, tmp_path / "link", code=2)
+        assert "mounted here already" in refused_here("mount", database, tmp_path / "link", code=2)
     finally:
         unmount(tmp_path / "real")
 
@@ -230,18 +247,11 @@ def test_names_of_every_kind(tmp_path: Path, name: bytes) -> None:
 def test_a_store_that_a_newer_cowfs_wrote_is_refused(tmp_path: Path, point: Path) -> None:
     database = tmp_path / "db"
     Store.create(database, durability="none").close()
-    python(
-        """
-        import lmdb, sys
-        with lmdb.open(sys.argv[1], max_dbs=8) as env:
-            meta = env.open_db(b"cowfs", create=False)
-            with env.begin(write=True, db=meta) as txn:
-                txn.put(b"format", b'{"version": 2, "strict": false}')
-        """,
-        database,
-    )
-    for options in ([], ["-f"]):
-        line = refused("mount", *options, database, point, code=1)
+    with lmdb.open(str(database), max_dbs=8) as env:
+        meta = env.open_db(b"cowfs", create=False)
+        with env.begin(write=True, db=meta) as txn:
+            txn.put(b"format", b'{"version": 2, "strict": false}')
+    for line in (refused_here("mount", database, point, code=1), refused("mount", "-f", database, point, code=1)):
         assert "newer cowfs" in line
         assert "format 2" in line
     assert place.mounted_at(point) is None
@@ -258,7 +268,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path, point: Path, name: str) 
 
 
 def test_a_wrong_mount_option_is_refused(database: Path, point: Path) -> None:
-    line = refused("mount", "-o", "no_such_option", database, point, code=1)
+    line = refused_here("mount", "-o", "no_such_option", database, point, code=1)
     assert "no_such_option" in line
     assert place.mounted_at(point) is None
 
@@ -282,7 +292,7 @@ def test_the_log_says_when_it_was_mounted_and_unmounted(database: Path, tmp_path
 
 def test_a_log_that_cannot_be_written_is_one_line(database: Path, point: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    refused("mount", "--log", tmp_path / "file/log", database, point, code=1)
+    refused_here("mount", "--log", tmp_path / "file/log", database, point, code=1)
     result = run(*COWFS, "mount", database, point, code=1, env={"XDG_STATE_HOME": str(tmp_path / "file")})
     assert str(tmp_path / "file") in one_line(result)
     assert place.mounted_at(point) is None

@@ -18,7 +18,7 @@ import pytest
 from cowfs import Store
 from cowfs.store.retention import Retention
 from tests import churn
-from tests.commands import cowfs, run
+from tests.commands import cowfs, cowfs_here, run
 from tests.mounted import Mount, mounted
 
 _SOON = 5.0  # seconds
@@ -71,7 +71,7 @@ def test_every_commit_has_a_directory_mounted_or_not_and_over_mounts(store: Stor
         assert mount.txids() == list(range(1, newest + 31))
         assert [_digest(mount.snapshot(txid)) for txid in range(1, 23)] == digests
         for txid in (1, 7, newest, newest + 30):
-            cowfs("check", mount.snapshot(txid))
+            cowfs_here("check", mount.snapshot(txid))
 
 
 def test_history_takes_one_reader_slot_and_the_mount_another(store: Store, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_history_takes_one_reader_slot_and_the_mount_another(store: Store, tmp_p
 def test_what_is_given_up_has_no_directory(store: Store, tmp_path: Path) -> None:
     newest = _commit(store, 50)
     with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
-        cowfs("retain", tmp_path / "db", "--commits", "10")
+        store.retain(Retention(commits=10))
         assert mount.txids() == list(range(newest - 9, newest + 2))
         for call in (Path.stat, os.listdir, lambda path: (path / "data.mdb").open("rb")):
             with pytest.raises(FileNotFoundError):
@@ -104,7 +104,7 @@ def test_a_commit_with_an_open_file_stays(store: Store, tmp_path: Path) -> None:
             assert mount.txids() == list(range(old, newest + 1)), "who holds one holds all after it"
             assert file.read() == content
             assert _txid_of(mount.snapshot(old)) == old
-        time.sleep(2.5)
+        assert _becomes(lambda: _held_by(store, mount) == newest)
         store.retain(Retention(commits=2))
         assert _becomes(lambda: mount.txids() == [newest - 1, newest, newest + 1])
 
@@ -132,13 +132,13 @@ def test_a_commit_stays_for_a_process_that_listed_it(store: Store, tmp_path: Pat
         shown = _txid_of(mount.snapshots / place)
         with _lister(mount.snapshots / place):
             if place == "mine":
-                cowfs("snapshot", "delete", tmp_path / "db", "mine")
+                store.unname("mine")
             _commit(store, 30)
-            cowfs("retain", tmp_path / "db", "--commits", "2")
+            store.retain(Retention(commits=2))
             newest = _commit(store, 20)
             assert mount.txids()[0] == shown
-        time.sleep(2.5)
-        cowfs("retain", tmp_path / "db", "--commits", "2")
+        assert _becomes(lambda: _held_by(store, mount) == newest)
+        store.retain(Retention(commits=2))
         assert _becomes(lambda: mount.txids() == [newest - 1, newest, newest + 1])
 
 
@@ -148,12 +148,12 @@ def test_listing_live_holds_nothing(store: Store, tmp_path: Path) -> None:
             newest = _commit(store)
             assert "data.mdb" in os.listdir(mount.live)
             assert mount.txids()[-1] == newest
-        assert _becomes(lambda: _held_by(mount) == newest)
+        assert _becomes(lambda: _held_by(store, mount) == newest)
 
 
-def _held_by(mount: Mount) -> int:
-    readers = json.loads(cowfs("status", "--json", mount.database))["readers"]
-    return min(int(reader["txnid"]) for reader in readers if reader["pid"] == mount.daemon.pid)
+def _held_by(store: Store, mount: Mount) -> int:
+    """Return the oldest txid that the mount holds, 0 when it holds none at this moment."""
+    return min((txid for pid, txid in store.env.readers() if pid == mount.daemon.pid), default=0)
 
 
 def test_a_bounded_history_uses_its_space_again(tmp_path: Path) -> None:
@@ -188,20 +188,31 @@ def test_mkdir_names_the_newest_commit_and_rmdir_gives_the_name_back(store: Stor
         assert "before-upgrade" in os.listdir(mount.snapshots)
         (named,) = json.loads(cowfs("snapshot", "list", tmp_path / "db", "--json"))
         assert (named["name"], named["txid"]) == ("before-upgrade", txid)
-        _commit(store, 40)
+        newest = _commit(store, 40)
         store.retain(Retention(commits=0))
         run("rsync", "-a", mount.snapshots / "before-upgrade", tmp_path / "backup")
         run("rsync", "-a", mount.snapshot(txid), tmp_path / "backup")
-        cowfs("check", tmp_path / "backup" / "before-upgrade")
+        cowfs_here("check", tmp_path / "backup" / "before-upgrade")
         copies = [(tmp_path / "backup" / name / "data.mdb").read_bytes() for name in ("before-upgrade", str(txid))]
         assert copies[0] == copies[1]
         with lmdb.open(str(mount.snapshots / "before-upgrade"), readonly=True, lib_version=0) as env:
             assert env.info()["last_txnid"] == txid, "it can be mapped"
         run("rmdir", mount.snapshots / "before-upgrade")
         assert max(os.listdir(mount.snapshots)) == "latest"
-        time.sleep(2.5)
+        assert _becomes(lambda: _held_by(store, mount) > newest)
         store.retain(Retention(commits=0))
         assert _becomes(lambda: txid not in mount.txids())
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    """A mount of a store with one commit, in which no test makes another."""
+    directory = tmp_path_factory.mktemp("still")
+    Store.create(directory / "db", durability="none").close()
+    with mounted(directory / "db", directory / "mnt") as mount:
+        yield mount
+        assert mount.txids() == [1]
+    churn.require_sound(directory / "db")
 
 
 @pytest.mark.parametrize(
@@ -220,19 +231,24 @@ def test_mkdir_names_the_newest_commit_and_rmdir_gives_the_name_back(store: Stor
         ("nowhere/new", "No such file"),
     ],
 )
-def test_wrong_names_are_refused(tmp_path: Path, name: str, answer: str) -> None:
-    Store.create(tmp_path / "db", durability="none").close()
+def test_wrong_names_are_refused(still: Mount, name: str, answer: str) -> None:
+    result = run("mkdir", "--", f"{still.snapshots}/{name}", code=1)
+    assert any(text in result.stderr for text in answer.split("|")), result.stderr
+    assert still.txids() == [1]
+
+
+def test_what_has_no_name_is_not_removed(still: Mount) -> None:
+    for place in ("1", "latest", "at", "ago"):
+        with pytest.raises(OSError, match="Read-only"):
+            (still.snapshots / place).rmdir()
+    assert still.txids() == [1]
+
+
+def test_a_name_is_given_once(store: Store, tmp_path: Path) -> None:
     with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
-        result = run("mkdir", "--", f"{mount.snapshots}/{name}", code=1)
-        assert any(text in result.stderr for text in answer.split("|")), result.stderr
-        assert mount.txids() == [1]
-        for place in ("1", "latest", "at", "ago"):
-            with pytest.raises(OSError, match="Read-only"):
-                (mount.snapshots / place).rmdir()
         (mount.snapshots / "twice").mkdir()
         with pytest.raises(FileExistsError):
             (mount.snapshots / "twice").mkdir()
-    cowfs("check", tmp_path / "db")
 
 
 def test_mkdir_beside_a_writer_that_does_not_end_is_busy_not_hung(store: Store, tmp_path: Path) -> None:
@@ -248,9 +264,9 @@ def test_a_name_given_anew_shows_the_new_commit_but_not_to_an_open_file(store: S
         directory.mkdir()
         old = (directory / "data.mdb").read_bytes()
         with (directory / "data.mdb").open("rb", buffering=0) as file:
-            cowfs("snapshot", "delete", tmp_path / "db", "name")
+            store.unname("name")
             newest = _commit(store, 10)
-            cowfs("snapshot", "create", tmp_path / "db", "name")
+            store.name("name", "somebody")
             assert (directory / "data.mdb").read_bytes() == old, "as long as a file is open"
             assert file.read() == old
         assert _txid_of(directory) == newest

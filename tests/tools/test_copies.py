@@ -11,7 +11,7 @@ from tests.copies import copy_and_check
 from tests.mounted import mounted
 
 
-@pytest.mark.parametrize(("kind", "copies", "pause"), [("plain", 20, 0.001), ("store-none", 18, 0.01), ("store", 12, 0.01)])
+@pytest.mark.parametrize(("kind", "copies", "pause"), [("plain", 12, 0.001), ("store-none", 12, 0.01), ("store", 12, 0.01)])
 def test_copies_beside_a_writer_are_whole_transactions(tmp_path: Path, kind: str, copies: int, pause: float) -> None:
     churn.create(kind, tmp_path / "db")
     with (

@@ -23,7 +23,7 @@ _FILES = ["data.mdb", "schema.json", "snapshot.json"]
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("unix") / "db"
     with Store.create(path, {":note/text": {}}, durability="none") as store:
-        for number in range(200):
+        for number in range(60):
             store.transact([{":note/text": f"note {number} " * 20}])
         store.transact([{":note/text": _NEEDLE}])
     return path

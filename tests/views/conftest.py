@@ -1,24 +1,64 @@
+"""Stores and histories for tests of views; each store is checked when its test has ended."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cowfs import Store
 from cowfs.pages.check import check_pages
 from cowfs.pages.env import Env
+from cowfs.store.check import check_store
+from cowfs.views.history import Retained
 
-SCHEMA = {":item/name": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"}}
+MANY = {":db/cardinality": ":db.cardinality/many"}
+SCHEMA: dict[str, dict[str, Any]] = {":item/name": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"}}
+PEOPLE: dict[str, dict[str, Any]] = {
+    ":a/first": {},
+    ":person/email": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"},
+    ":person/name": {":db/valueType": ":db.type/string"},
+    ":person/tags": {":db/valueType": ":db.type/string", **MANY},
+    ":person/friend": {":db/valueType": ":db.type/ref", **MANY},
+    ":person/boss": {":db/valueType": ":db.type/ref"},
+    ":person/born": {":db/valueType": ":db.type/instant"},
+    ":person/weight": {":db/valueType": ":db.type/double"},
+    ":person/wealth": {":db/valueType": ":db.type/bigdec"},
+    ":person/key": {":db/valueType": ":db.type/bytes"},
+    ":person/kind": {":db/valueType": ":db.type/keyword"},
+    ":person/place": {":db/valueType": ":db.type/tuple", ":db/tupleTypes": [":db.type/double", ":db.type/string"]},
+    ":any": MANY,
+}
+
+
+@contextmanager
+def fresh(path: Path, schema: dict[str, dict[str, Any]]) -> Iterator[Store]:
+    """Make a store, whose pages and datoms are checked at the end."""
+    with Store.create(path, schema, durability="none") as store:
+        yield store
+        require_sound(store.env)
+        with store.db() as db:
+            assert list(check_store(db.reader, db.txnid)) == []
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """A store with one transaction."""
-    with Store.create(tmp_path / "store", SCHEMA, durability="none") as store:
+    with fresh(tmp_path / "store", SCHEMA) as store:
         add(store, "first")
         yield store
-        require_sound(store.env)
+
+
+@pytest.fixture
+def history(store: Store) -> Iterator[Retained]:
+    """The history of ``store``, which a module may define for itself."""
+    history = Retained(store.env)
+    yield history
+    history.close()
+    assert store.env.readers() == []
 
 
 @pytest.fixture

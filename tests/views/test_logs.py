@@ -21,20 +21,14 @@ from cowfs.views.history import Retained
 from cowfs.views.logs import CurrentLog, LogDirectory
 from cowfs.views.node import File, Stability
 
-from .test_entities import at, content, fresh, listed
+from .conftest import PEOPLE, fresh
+from .nodes import at, content, listed
 
 
 @pytest.fixture
-def people(tmp_path: Path) -> Iterator[Store]:
-    with fresh(tmp_path / "people") as store:
+def store(tmp_path: Path) -> Iterator[Store]:
+    with fresh(tmp_path / "people", PEOPLE) as store:
         yield store
-
-
-@pytest.fixture
-def history(people: Store) -> Iterator[Retained]:
-    history = Retained(people.env)
-    yield history
-    history.close()
 
 
 def log(history: Retained, current: CurrentLog | None = None, stability: Stability = Stability.MOVING) -> LogDirectory:
@@ -49,9 +43,9 @@ def rename(store: Store, name: str) -> int:
     return store.transact([{":db/id": 1, ":person/name": name}]).txid
 
 
-def test_a_document_says_what_a_transaction_did(people: Store, history: Retained) -> None:
-    first = people.transact([{":db/id": 1, ":person/name": "Änn", ":person/boss": 2}])
-    second = people.transact([{":db/id": 1, ":person/name": "Anne"}])
+def test_a_document_says_what_a_transaction_did(store: Store, history: Retained) -> None:
+    first = store.transact([{":db/id": 1, ":person/name": "Änn", ":person/boss": 2}])
+    second = store.transact([{":db/id": 1, ":person/name": "Anne"}])
     directory = log(history)
     file = at(directory, f"{second.txid}.json")
     assert content(file).decode() == (
@@ -68,11 +62,11 @@ def test_a_document_says_what_a_transaction_did(people: Store, history: Retained
     assert file.attributes().mtime == int(second.instant.timestamp())
 
 
-def test_transactions_are_listed_in_blocks(people: Store, history: Retained) -> None:
+def test_transactions_are_listed_in_blocks(store: Store, history: Retained) -> None:
     for number in range(1005):
-        rename(people, str(number))
+        rename(store, str(number))
     directory = log(history)
-    with people.db() as db:
+    with store.db() as db:
         txids = [row.txid for row in db.transactions()]
     assert listed(directory) == ["0-999", "1000-1999"]
     assert [name for block in listed(directory) for name in listed(at(directory, block))] == [f"{t}.json" for t in txids]
@@ -85,14 +79,14 @@ def test_transactions_are_listed_in_blocks(people: Store, history: Retained) -> 
     print(f"a transaction {(time.perf_counter() - begin) / len(txids) * 1e6:.0f} us")
 
 
-def test_a_document_is_the_same_at_every_commit(people: Store, history: Retained) -> None:
-    txid = rename(people, "a")
+def test_a_document_is_the_same_at_every_commit(store: Store, history: Retained) -> None:
+    txid = rename(store, "a")
     before = content(at(log(history), f"{txid}.json"))
-    rename(people, "b")
+    rename(store, "b")
     assert content(at(log(history), f"{txid}.json")) == before
 
 
-def test_current_is_only_where_it_is_given_and_the_commit_moves(people: Store, history: Retained) -> None:
+def test_current_is_only_where_it_is_given_and_the_commit_moves(store: Store, history: Retained) -> None:
     current = CurrentLog(history.newest)
     live = log(history, current)
     assert listed(live)[-1] == "current"
@@ -103,16 +97,16 @@ def test_current_is_only_where_it_is_given_and_the_commit_moves(people: Store, h
             at(other, "current")
 
 
-def test_an_open_current_grows_with_every_transaction_and_holds_no_commit(people: Store, history: Retained) -> None:
-    rename(people, "before the mount")
+def test_an_open_current_grows_with_every_transaction_and_holds_no_commit(store: Store, history: Retained) -> None:
+    rename(store, "before the mount")
     file = at(log(history, CurrentLog(history.newest)), "current")
     assert isinstance(file, File)
     assert (file.attributes().size, file.snapshot, file.txid, content(file)) == (0, None, None, b"")
     seen, txids = b"", []
     for number in range(200):
-        txids += [rename(people, str(number))]
+        txids += [rename(store, str(number))]
         if number % 3 == 0:
-            txids += [people.name(f"n{number}", "somebody").txid + 1]  # a commit without datoms
+            txids += [store.name(f"n{number}", "somebody").txid + 1]  # a commit without datoms
         size = file.attributes().size
         buffer = bytearray(10_000)
         count = file.readinto(len(seen), memoryview(buffer))  # as tail -f does: from where it was
@@ -121,17 +115,17 @@ def test_an_open_current_grows_with_every_transaction_and_holds_no_commit(people
         assert lines(seen) == txids
     assert content(file) == seen
     assert [1, ":person/name", "199"] in [datom for line in seen.splitlines()[-2:] for datom in json.loads(line)["asserted"]]
-    with people.db() as db:
+    with store.db() as db:
         row = db.log(txids[-1])
         assert row is not None
         assert file.attributes().mtime == int(row.instant.timestamp())
 
 
-def test_one_look_takes_in_a_bounded_part(people: Store, history: Retained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_look_takes_in_a_bounded_part(store: Store, history: Retained, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_LOOK_BYTES", 1000)
     file = at(log(history, CurrentLog(history.newest)), "current")
     assert isinstance(file, File)
-    txids = [rename(people, "x" * 100 + str(number)) for number in range(100)]
+    txids = [rename(store, "x" * 100 + str(number)) for number in range(100)]
     assert 1000 <= file.attributes().size < 1500
     data = b""
     while part := content_from(file, len(data)):  # as cat does
@@ -144,10 +138,10 @@ def content_from(file: File, offset: int, size: int = 700) -> bytes:
     return bytes(buffer[: file.readinto(offset, memoryview(buffer))])
 
 
-def test_a_long_line_among_short_ones(people: Store, history: Retained) -> None:
+def test_a_long_line_among_short_ones(store: Store, history: Retained) -> None:
     file = at(log(history, CurrentLog(history.newest)), "current")
     assert isinstance(file, File)
-    txids = [rename(people, "x" * size) for size in (1, 200_000, 2, 2_000_000, 3)]
+    txids = [rename(store, "x" * size) for size in (1, 200_000, 2, 2_000_000, 3)]
     file.attributes()
     assert lines(content(file)[: file.attributes().size]) in (txids, txids[:4])
     assert lines(content(file)) == txids
@@ -156,7 +150,7 @@ def test_a_long_line_among_short_ones(people: Store, history: Retained) -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=20), st.data())
 def test_every_part_is_the_same_again(sizes: list[int], data: st.DataObject) -> None:
-    with tempfile.TemporaryDirectory() as folder, fresh(Path(folder) / "db") as store:
+    with tempfile.TemporaryDirectory() as folder, fresh(Path(folder) / "db", PEOPLE) as store:
         history = Retained(store.env)
         file = at(log(history, CurrentLog(history.newest)), "current")
         assert isinstance(file, File)

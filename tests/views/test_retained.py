@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -19,14 +18,6 @@ from cowfs.views.snapshot import Snapshot
 from cowfs.views.tree import Tree
 
 from .conftest import add
-
-
-@pytest.fixture
-def history(store: Store) -> Iterator[Retained]:
-    history = Retained(store.env)
-    yield history
-    history.close()
-    assert store.env.readers() == []
 
 
 def test_every_commit_is_there_also_those_that_nobody_saw(store: Store, history: Retained) -> None:

@@ -23,13 +23,12 @@ from cowfs.views.node import Directory, File, Node, Stability
 from cowfs.views.tree import Tree
 
 from .conftest import SCHEMA, add, put
+from .nodes import content
 
 
 @pytest.fixture
-def tree(store: Store) -> Iterator[Tree]:
-    history = Retained(store.env)
-    yield Tree(history)
-    history.close()
+def tree(history: Retained) -> Tree:
+    return Tree(history)
 
 
 @pytest.fixture
@@ -47,12 +46,6 @@ def listed(tree: Tree, path: str) -> list[str]:
     directory = at(tree, path)
     assert isinstance(directory, Directory)
     return [entry.name for entry in directory.entries()]
-
-
-def content(node: Node) -> bytes:
-    assert isinstance(node, File)
-    buffer = bytearray(node.attributes().size + 100)
-    return bytes(buffer[: node.readinto(0, memoryview(buffer))])
 
 
 def walk(tree: Tree, path: str = "/") -> Iterator[tuple[str, Node]]:
