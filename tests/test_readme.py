@@ -1,4 +1,4 @@
-"""The README holds: its transcript runs as printed, its Python too, and what it links to is there."""
+"""The README holds: its transcripts run as printed, its Python too, and what it links to is there."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from cowfs.mount import place
 from tests.commands import CHECKOUT, COWFS, run
 from tests.mounted import unmount
 
 README = (CHECKOUT / "README.md").read_text()
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_LINE_LIMIT = 30.0  # seconds
 
 
-def block(language: str) -> str:
-    found = re.search(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert found is not None, f"the README has no block of {language}"
-    return found[1]
+def blocks(language: str) -> list[str]:
+    found = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert found, f"the README has no block of {language}"
+    return found
 
 
 @pytest.fixture
@@ -34,27 +36,38 @@ def shell_path(tmp_path: Path) -> dict[str, str]:
     return {"PATH": f"{commands}:{os.environ['PATH']}", "PYTHONPATH": str(CHECKOUT)}
 
 
-def test_the_transcript_runs_as_printed(tmp_path: Path, shell_path: dict[str, str]) -> None:
+@pytest.mark.parametrize("transcript", blocks("console"), ids=["first steps", "tour"])
+def test_a_transcript_runs_as_printed(tmp_path: Path, shell_path: dict[str, str], transcript: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
     printed = ""
     try:
-        for line in block("console").splitlines():
+        for line in transcript.splitlines():
             if line.startswith("$ "):
-                result = run("sh", "-c", line[2:], cwd=tmp_path, env=shell_path)
+                differs = line.startswith("$ diff ")
+                result = run("bash", "-c", line[2:], cwd=home, env=shell_path, code=1 if differs else 0, limit=_LINE_LIMIT)
                 assert result.stderr == ""
                 printed += f"{line}\n{result.stdout}"
     finally:
-        unmount(tmp_path / "mnt")
-    assert _INSTANT.sub("INSTANT", printed) == _INSTANT.sub("INSTANT", block("console"))
+        for mount in place.mounts():
+            if home in mount.point.parents:
+                unmount(mount.point)
+    assert _INSTANT.sub("INSTANT", printed) == _INSTANT.sub("INSTANT", transcript)
+    databases = [data.parent for data in home.rglob("data.mdb")]
+    assert databases
+    for database in databases:
+        run(*COWFS, "check", database)
 
 
 def test_the_python_runs(tmp_path: Path, shell_path: dict[str, str]) -> None:
-    result = run(sys.executable, "-c", block("python"), cwd=tmp_path, env=shell_path)
+    (program,) = blocks("python")
+    result = run(sys.executable, "-c", program, cwd=tmp_path, env=shell_path)
     assert "':person/email': 'ann@x.org'" in result.stdout
     run(*COWFS, "check", tmp_path / "people")
 
 
 def test_the_schema_and_the_transaction_are_taken(tmp_path: Path) -> None:
-    schema, data = re.findall(r"^```json\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    schema, data = blocks("json")
     run(*COWFS, "init", "db", "--schema", "-", cwd=tmp_path, stdin=schema)
     people = '[{":db/id": 42, ":person/name": "Anne", ":person/age": 30}, {":db/id": 43, ":person/name": "Bea"}]'
     run(*COWFS, "transact", "db", cwd=tmp_path, stdin=people)

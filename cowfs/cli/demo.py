@@ -28,8 +28,19 @@ _WRITER_WARM_UP = 0.5
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave the database and the backups there to look at.")
-def demo(keep: bool) -> None:
+@click.option(
+    "--data",
+    metavar="DIR",
+    type=click.Path(readable=False, path_type=Path),
+    help="Only write the cities and their schema into DIR, as files for `cowfs import` and `cowfs init`.",
+)
+def demo(keep: bool, data: Path | None) -> None:
     """Import the world's cities, mount them, back them up while they change, restore, compare."""
+    if data is not None:
+        if keep:
+            raise click.BadParameter("it runs no demo, and does not go with --keep", param_hint="--data")
+        _write_data(data)
+        return
     for tool in ("rsync", "tar"):
         if shutil.which(tool) is None:
             raise EnvironmentFailure(f"{tool} is not installed; the demo copies with the real tools")
@@ -41,6 +52,13 @@ def demo(keep: bool) -> None:
             click.echo(f"left in {directory}")
         else:
             shutil.rmtree(directory)
+
+
+def _write_data(directory: Path) -> None:
+    schema, data, entities = geonames.write(directory)
+    commands = (["init", "geo", "--schema", str(schema)], ["import", "geo", str(data)])
+    following = " && ".join(shlex.join(["cowfs", *command]) for command in commands)
+    click.echo(f"{directory}: {entities:,} entities; next: {following}")
 
 
 def _wait_for(journal: Path, writer: subprocess.Popen[bytes]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from cowfs.errors import EnvironmentFailure
+from cowfs.errors import EnvironmentFailure, PlaceError
 
 _STRING = {":db/valueType": ":db.type/string"}
 _LONG = {":db/valueType": ":db.type/long"}
@@ -33,13 +34,32 @@ SCHEMA: dict[str, dict[str, str]] = {
 def write(directory: Path) -> tuple[Path, Path, int]:
     """Write ``schema.json`` and ``geonames.jsonl`` into ``directory``; return both paths and the number of lines.
 
-    Raises ``EnvironmentFailure`` when the package with the data is not installed.
+    The directory is made when it is missing. Raises ``PlaceError`` when it cannot be, or when such a file is there already,
+    and ``EnvironmentFailure`` when the package with the data is not installed, or a file cannot be written.
     """
-    schema, data = directory / "schema.json", directory / "geonames.jsonl"
-    schema.write_text(json.dumps(SCHEMA, indent=2) + "\n")
     lines = [json.dumps(entity, ensure_ascii=False) + "\n" for entity in _entities()]
-    data.write_text("".join(lines))
+    schema, data = directory / "schema.json", directory / "geonames.jsonl"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlaceError(f"{directory}: the directory cannot be made: {error.strerror}") from None
+    _write_new({schema: json.dumps(SCHEMA, indent=2) + "\n", data: "".join(lines)})
     return schema, data, len(lines)
+
+
+def _write_new(texts: dict[Path, str]) -> None:
+    """Make files, all of them or none; none of them may be there already."""
+    with ExitStack() as undo:
+        for path, text in texts.items():
+            try:
+                with path.open("x", encoding="utf-8") as file:
+                    undo.callback(path.unlink)
+                    file.write(text)
+            except FileExistsError:
+                raise PlaceError(f"{path}: exists already; it is left as it is") from None
+            except OSError as error:
+                raise EnvironmentFailure(f"{path}: cannot be written: {error.strerror}") from None
+        undo.pop_all()
 
 
 def _entities() -> Iterator[dict[str, Any]]:

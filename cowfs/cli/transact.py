@@ -16,12 +16,13 @@ from cowfs.store.values import instant_text
 @click.argument("file", type=click.Path(readable=False, path_type=Path, allow_dash=True), default="-")
 @AS_JSON
 def transact(database: Path, file: Path, as_json: bool) -> None:
-    """Do one transaction: the JSON list of forms in FILE (default: standard input).
+    """Do one transaction: the JSON list of forms in FILE (default: standard input), or one map, as a mount shows an entity.
 
     Prints the txid, which is the name of its directory under snapshots/, and what the tempids became.
     """
     with Store.open(database) as store:
-        report = store.transact(parse_json(read_text(file), shown_path(file)))
+        data = parse_json(read_text(file), shown_path(file))
+        report = store.transact([data] if isinstance(data, dict) else data)
     if as_json:
         print_json(
             {

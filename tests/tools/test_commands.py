@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.commands import COWFS, cowfs, cowfs_here, one_line, refused, refused_here, run
+from cowfs.cli import geonames
+from tests.commands import COWFS, cowfs, cowfs_here, in_private_mounts, one_line, refused, refused_here, run, run_here
 from tests.mounted import mounted
 
 _SCHEMA = {
@@ -72,11 +74,11 @@ def test_an_export_imported_into_a_new_database_is_exported_the_same(filled: Pat
     exported = cowfs("export", filled)
     assert len(exported.splitlines()) == 25
     schema = tmp_path / "schema.json"
-    cowfs("init", tmp_path / "again", "--schema", schema)
+    cowfs_here("init", tmp_path / "again", "--schema", schema)
     result = run(*COWFS, "import", tmp_path / "again", "-", stdin=exported)
     assert "datoms imported, txid 2" in result.stdout
-    assert cowfs("export", tmp_path / "again") == exported
-    cowfs("check", tmp_path / "again")
+    assert cowfs_here("export", tmp_path / "again") == exported
+    cowfs_here("check", tmp_path / "again")
 
 
 def test_export_reads_older_commits_in_a_mount(filled: Path, tmp_path: Path) -> None:
@@ -312,13 +314,13 @@ def test_restore_of_a_damaged_backup_leaves_nothing_behind(filled: Path, tmp_pat
     content[two : two + 16] = b"\xff" * 16
     (backup / "data.mdb").write_bytes(content)
     before = _digests(backup)
-    result = run(*COWFS, "restore", backup, tmp_path / "new", code=1)
+    result = run_here("restore", backup, tmp_path / "new", code=1)
     assert "damaged" in result.stderr or "page" in result.stderr
     assert not (tmp_path / "new").exists()
     assert not [name for name in os.listdir(tmp_path) if "restore" in name]
     assert _digests(backup) == before
-    assert run(*COWFS, "check", backup, code=1).stdout
-    assert json.loads(run(*COWFS, "check", "--json", backup, code=1).stdout)["ok"] is False
+    assert cowfs_here("check", backup, code=1)
+    assert json.loads(cowfs_here("check", "--json", backup, code=1))["ok"] is False
 
 
 @pytest.mark.parametrize("command", ["check", "export", "restore", "status", "transact", "mount"])
@@ -338,7 +340,52 @@ def test_a_terminal_gets_no_progress_into_its_output(filled: Path, tmp_path: Pat
     assert one_line(run(*COWFS, "check", tmp_path / "missing", code=1))
 
 
-def test_the_demo_runs() -> None:
-    shown = cowfs("demo", limit=100)
+def test_the_demo_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the countries and every tenth city, for a test."""
+    entities = list(geonames._entities())
+    some = [entity for number, entity in enumerate(entities) if ":country/iso" in entity or number % 10 == 0]
+    monkeypatch.setattr(geonames, "_entities", lambda: iter(some))
+    shown = cowfs_here("demo")
+    assert f"{len(some):,} entities" in shown
     assert "$ cowfs restore backup/latest restored" in shown
     assert shown.count("none of the") == 2
+
+
+def test_the_demos_data_are_written_once(tmp_path: Path) -> None:
+    there = tmp_path / "new" / "it's here"
+    shown = cowfs_here("demo", "--data", there)
+    assert shown.startswith(f"{there}: 34,258 entities; next: cowfs init geo --schema ")
+    commands = [shlex.split(command) for command in shown.partition("next: ")[2].split(" && ")]
+    assert commands == [
+        ["cowfs", "init", "geo", "--schema", f"{there}/schema.json"],
+        ["cowfs", "import", "geo", f"{there}/geonames.jsonl"],
+    ]
+    assert len((there / "geonames.jsonl").read_text().splitlines()) == 34_258
+    before = {path.name: path.read_bytes() for path in there.iterdir()}
+    assert "schema.json: exists already" in refused_here("demo", "--data", there, code=2)
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == before
+    (there / "geonames.jsonl").write_text("mine")
+    (there / "schema.json").unlink()
+    assert "geonames.jsonl: exists already" in refused_here("demo", "--data", there, code=2)
+    assert {path.name: path.read_text() for path in there.iterdir()} == {"geonames.jsonl": "mine"}
+
+
+def test_the_demos_data_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "File exists" in refused_here("demo", "--data", tmp_path / "file", code=2)
+    assert "Not a directory" in refused_here("demo", "--data", tmp_path / "file" / "below", code=2)
+    assert "--keep" in refused_here("demo", "--data", tmp_path / "x", "--keep", code=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    (tmp_path / "full").mkdir()
+    script = 'mount -t tmpfs -o size=64k none "$1"; "${@:2}" demo --data "$1/data" || ls -A "$1/data"'
+    full = in_private_mounts(script, tmp_path / "full", *COWFS)
+    assert (full.stdout, full.stderr) == (
+        "",
+        f"cowfs: {tmp_path}/full/data/geonames.jsonl: cannot be written: No space left on device\n",
+    )
+
+
+def test_one_map_is_a_transaction(database: Path) -> None:
+    assert "+1 -0 datoms" in cowfs_here("transact", database, stdin='{":db/id": 1, ":person/name": "Ann"}')
+    assert "a list of forms, not a string" in refused_here("transact", database, stdin='"Ann"', code=1)
+    assert cowfs_here("export", database).splitlines() == ['{":db/id":1,":person/name":"Ann"}']
