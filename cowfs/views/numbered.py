@@ -31,8 +31,8 @@ BLOCK: Final = 1000
 SUFFIX: Final = ".json"
 
 _LAST = 2**64 - 1
-_MOST_RENDERED = 4096
-_LARGEST_RENDERED = 1 << 14  # bytes of a document that is worth keeping: so the cache stays below 64 MB
+_MOST_REMEMBERED = 1 << 25  # bytes
+_OVERHEAD = 1 << 9  # bytes that a document takes beside its content
 _MOST_KNOWN = 1 << 16
 
 to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
@@ -53,26 +53,45 @@ class _Known(NamedTuple):
     blocks: set[tuple[str, int]]
 
 
+class _Remembered:
+    """The documents that were rendered last, by snapshot, kind and number; all of them together within a bound."""
+
+    def __init__(self) -> None:
+        self._documents: OrderedDict[tuple[int, str, int], Rendered] = OrderedDict()  # the least recently used first
+        self.bytes = 0
+
+    def get(self, key: tuple[int, str, int]) -> Rendered | None:
+        found = self._documents.get(key)
+        if found is not None:
+            self._documents.move_to_end(key)
+        return found
+
+    def add(self, key: tuple[int, str, int], document: Rendered) -> None:
+        if key in self._documents or _size_of(document) > _MOST_REMEMBERED:
+            return
+        self._documents[key] = document
+        self.bytes += _size_of(document)
+        while self.bytes > _MOST_REMEMBERED:
+            self.bytes -= _size_of(self._documents.popitem(last=False)[1])
+
+
+def _size_of(document: Rendered) -> int:
+    return len(document.content) + _OVERHEAD
+
+
 _numbers = count()
 _known: WeakKeyDictionary[Snapshot, _Known] = WeakKeyDictionary()
-_rendered: OrderedDict[tuple[int, str, int], Rendered] = OrderedDict()  # the least recently used first
+_remembered = _Remembered()
 
 
 def recall(snapshot: Snapshot, kind: str, number: int) -> Rendered | None:
     """Return the document ``number`` of a kind at a commit when it was rendered a moment ago, else None."""
-    key = (_of(snapshot).number, kind, number)
-    found = _rendered.get(key)
-    if found is not None:
-        _rendered.move_to_end(key)
-    return found
+    return _remembered.get((_of(snapshot).number, kind, number))
 
 
 def remember(snapshot: Snapshot, kind: str, number: int, document: Rendered) -> None:
-    """Keep a document for a moment, unless it is large."""
-    if len(document.content) <= _LARGEST_RENDERED:
-        _rendered[(_of(snapshot).number, kind, number)] = document
-        if len(_rendered) > _MOST_RENDERED:
-            _rendered.popitem(last=False)
+    """Keep a document for a moment."""
+    _remembered.add((_of(snapshot).number, kind, number), document)
 
 
 def seconds_of(snapshot: Snapshot, txid: int) -> int:

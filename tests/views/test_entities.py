@@ -168,15 +168,16 @@ def test_each_commit_shows_its_own(store: Store, history: Retained) -> None:
 
 
 def test_what_is_remembered_is_bounded(store: Store, history: Retained, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numbered, "_MOST_RENDERED", 10)
-    monkeypatch.setattr(numbered, "_LARGEST_RENDERED", 100)
-    numbered._rendered.clear()
-    store.transact([{":db/id": e, ":person/name": "x" * e} for e in range(1, 200)])
+    remembered = numbered._Remembered()
+    monkeypatch.setattr(numbered, "_remembered", remembered)
+    monkeypatch.setattr(numbered, "_MOST_REMEMBERED", 20_000)
+    store.transact([{":db/id": e, ":person/name": "x" * (e if e % 40 else 30_000)} for e in range(1, 200)])
     directory = entities(history)
     contents = [content(at(directory, f"{e}.json")) for e in range(1, 200)]
     assert contents == [content(at(directory, f"{e}.json")) for e in range(1, 200)]
-    assert len(numbered._rendered) == 10
-    assert all(len(document.content) <= 100 for document in numbered._rendered.values())
+    kept = remembered._documents.values()
+    assert 20 < len(kept) < 40
+    assert sum(map(numbered._size_of, kept)) == remembered.bytes <= 20_000
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
