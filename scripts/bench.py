@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import statistics
@@ -21,11 +23,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
+from cowfs.cli import geonames
 from cowfs.pages.env import Env
 from cowfs.pages.roots import Roots
 from cowfs.pages.writetxn import WriteTxn
@@ -37,6 +41,7 @@ LIMIT = 600  # seconds that a command may take
 BATCH = 1000
 
 Timed = Callable[[], object]
+Mounting = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 def main() -> None:
@@ -256,6 +261,103 @@ def recording(directory: Path, runs: int, _megabytes: int) -> None:
     table("One-entity transactions and the history (us each)", header, rows)
 
 
+def walks(directory: Path, runs: int, _megabytes: int) -> None:
+    """Walking the documents of the demo's 34,000 entities, against the same files on disk and in other FUSE filesystems.
+
+    Each run begins with a mount of its own, so that nothing is remembered, and walks twice. The others are what is installed
+    of squashfuse (with mksquashfs) and restic.
+    """
+    database, files = directory / "world", directory / "files"
+    make_world(database, directory)
+    with mounted(database, fresh(directory / "mnt")):
+        newest = newest_txid(directory / "mnt")
+        run(["cp", "-a", f"{directory}/mnt/browse/{newest}/entities", str(files)])
+    others: dict[str, Mounting] = {
+        "the files on disk": contextlib.nullcontext,
+        **other_mounts(files, directory),
+        "browse/<txid>": partial(mounted, database, directory / "mnt"),
+        "live": partial(mounted, database, directory / "mnt"),
+    }
+    places = {
+        "the files on disk": files,
+        "browse/<txid>": Path("mnt/browse", str(newest), "entities"),
+        "live": Path("mnt/live/entities"),
+        "restic": Path("other/snapshots/latest"),
+    }
+    commands = {
+        "find": "find . > /dev/null",
+        "find -size +1": "find . -size +1 > /dev/null",
+        "tar cf - \\| cat": "tar cf - . | cat > /dev/null",
+        "rsync -a": f"rsync -a . '{directory}/copy'",
+        "grep -r": "! grep -r 'no such text' .",
+    }
+    rows = []
+    for name, mount in others.items():
+        place = directory / places.get(name, "other")
+        seconds: dict[str, list[list[float]]] = {title: [[], []] for title in commands}
+        for _ in range(runs):
+            for title, command in commands.items():
+                with mount():
+                    for again in range(2):
+                        shutil.rmtree(directory / "copy", ignore_errors=True)
+                        seconds[title][again].append(timed(partial(run, ["sh", "-c", f"cd '{place}' && {command}"])))
+        medians = [[statistics.median(figures) for figures in pair] for pair in seconds.values()]
+        rows.append([name, *(f"{first:.2f} / {second:.2f}" for first, second in medians)])
+    table("Walking 34,258 documents: seconds, the first and the second time", ["tree", *commands], rows)
+
+
+def million(directory: Path, runs: int, _megabytes: int) -> None:
+    """Columns and listings of stores of a million datoms, and the mount's memory while a million files are walked."""
+    point = directory / "mnt"
+    typed: dict[str, Callable[[int], Any]] = {
+        "string": str,
+        "long": int,
+        "double": lambda n: n * 1.37,
+        "instant": lambda n: f"{2000 + n % 20}-01-01T00:00:{n % 60:02}Z",
+    }
+    rows = []
+    for name, value in typed.items():
+        database = directory / name
+        with Store.create(database, {":item/value": {":db/valueType": f":db.type/{name}"}}, durability="none") as store:
+            for start in range(0, 1_000_000, 20_000):
+                store.transact([{":item/value": value(n * 7919 % 1_000_003)} for n in range(start, start + 20_000)])
+        seconds: list[list[float]] = [[], [], []]
+        for _ in range(runs):
+            with mounted(database, fresh(point)):
+                column = point / "browse" / str(newest_txid(point)) / "attributes" / "item" / "value.tsv"
+                half = column.stat().st_size // 2
+                seconds[0].append(
+                    timed(
+                        partial(
+                            run, ["dd", f"if={column}", "of=/dev/null", "bs=1", f"skip={half}", "count=10", "status=none"]
+                        )
+                    )
+                )
+                seconds[1].append(timed(partial(run, ["tail", "-n", "10", str(column)])))
+            with mounted(database, point):
+                column = point / "browse" / str(newest_txid(point)) / "attributes" / "item" / "value.tsv"
+                seconds[2].append(timed(partial(run, ["sh", "-c", f"cat '{column}' > /dev/null"])))
+        middle, tail, whole = map(statistics.median, seconds)
+        rows.append([name, f"{1_000_000 / whole:,.0f}", f"{middle * 1e3:,.0f}", f"{tail * 1e3:,.0f}"])
+    table("A column of a million datoms", ["type", "cat (lines a second)", "10 bytes of its middle (ms)", "tail (ms)"], rows)
+    listings: list[list[float]] = [[], [], []]
+    for _ in range(runs):
+        with mounted(database, fresh(point)):
+            entities = point / "browse" / str(newest_txid(point)) / "entities"
+            listings[0].append(timed(partial(run, ["ls", str(entities)])))
+            listings[1].append(timed(partial(run, ["ls", str(entities / "500000-500999")])))
+            listings[2].append(timed(partial(run, ["sh", "-c", f"find '{entities}' | wc -l"])))
+    with mounted(database, fresh(point)):
+        entities = point / "browse" / str(newest_txid(point)) / "entities"
+        memory = [resident(database)]
+        walk = timed(partial(run, ["sh", "-c", f"find '{entities}' -size +9"]))
+        memory.append(resident(database))
+    figures = [f"{statistics.median(seconds) * 1e3:,.0f}" for seconds in listings]
+    header = ["ls entities (ms)", "ls of a block (ms)", "find (ms)", "find -size (s)", "daemon before and after it (MiB)"]
+    row = [*figures, f"{walk:.0f}", " / ".join(f"{mib:.0f}" for mib in memory)]
+    table("A million entities", header, [row])
+
+
 SECTIONS: dict[str, Callable[[Path, int, int], None]] = {
     "snapshots": snapshots,
     "copies": copies,
@@ -264,6 +366,8 @@ SECTIONS: dict[str, Callable[[Path, int, int], None]] = {
     "single": single,
     "history": history,
     "recording": recording,
+    "walks": walks,
+    "million": million,
 }
 
 
@@ -367,6 +471,50 @@ def readers(database: Path) -> list[tuple[int, int]]:
     """Return (pid, txnid) of whoever holds a commit of ``database``."""
     with Env.open(database, readonly=True) as env:
         return env.readers()
+
+
+def newest_txid(point: Path) -> int:
+    """Return the txid of the newest commit of what is mounted."""
+    return int(json.loads((point / "live" / "snapshot.json").read_text())["txid"])
+
+
+def make_world(path: Path, directory: Path) -> None:
+    """Make a store of the demo's countries and cities."""
+    _schema, data, _entities = geonames.write(fresh(directory / "data"))
+    with Store.create(path, geonames.SCHEMA, durability="none") as store, data.open() as file:
+        while batch := [json.loads(line) for line in islice(file, BATCH)]:
+            store.transact(batch)
+
+
+def other_mounts(files: Path, directory: Path) -> dict[str, Mounting]:
+    """Return how to mount a tree of files at ``other`` with each other FUSE filesystem that is installed."""
+    found: dict[str, Mounting] = {}
+    if shutil.which("mksquashfs"):
+        image = directory / "files.squashfs"
+        run(["mksquashfs", str(files), str(image), "-quiet", "-no-progress"])
+        for program in filter(shutil.which, ("squashfuse", "squashfuse_ll")):
+            found[program] = partial(other_mount, [program, "-f", str(image)], directory / "other")
+    if shutil.which("restic"):
+        os.environ["RESTIC_PASSWORD"] = "none"  # noqa: S105 - a repository that lives as long as the run
+        restic = ["restic", "--quiet", "--repo", str(directory / "restic")]
+        run([*restic, "init"])
+        run(["sh", "-c", f"cd '{files}' && {shlex.join(restic)} backup ."])
+        found["restic"] = partial(other_mount, [*restic, "mount"], directory / "other", "snapshots/latest")
+    return found
+
+
+@contextlib.contextmanager
+def other_mount(command: list[str], point: Path, inside: str = "") -> Iterator[None]:
+    """Mount at ``point`` by a command that stays in the foreground."""
+    with subprocess.Popen([*command, str(fresh(point))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            while not (point.is_mount() and (point / inside).exists()):
+                if process.poll() is not None:
+                    raise SystemExit(f"{shlex.join(command)} ended with {process.returncode}")
+                time.sleep(0.05)
+            yield
+        finally:
+            run(["fusermount", "-u", str(point)])
 
 
 def make_large_store(path: Path, megabytes: int) -> None:
