@@ -24,21 +24,22 @@ import pwd
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ctypes import addressof
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 from fuse import FUSE, _libfuse, c_stat
 
-from cowfs.errors import Busy, EnvironmentFailure, NameTaken, NotFound, ReadOnly, WrongName
+from cowfs.errors import Busy, NameTaken, ReadOnly, WrongName
 from cowfs.mount.errnos import errno_of
+from cowfs.mount.listing import Listing
 from cowfs.mount.process import ProcessIds
 from cowfs.mount.timeouts import Timeouts
 from cowfs.mount.walks import Walks
 from cowfs.pages.env import Env
-from cowfs.views.node import Directory, Entry, File, Link, Node, Stability
+from cowfs.views.node import Directory, File, Link, Node, Stability
 from cowfs.views.snapshot import Snapshot
 from cowfs.views.tree import Tree
 
@@ -70,13 +71,12 @@ _COMMIT_DEPTH = 2  # of the directory of a commit: it may be given up, so its na
 
 @dataclass
 class Handle:
-    """An open file or directory: its node, its snapshot, the process that opened it, and how far a directory was listed."""
+    """An open file or directory: its node, its snapshot, and the process that opened it."""
 
     node: Node
     snapshot: Snapshot | None
     pid: int
-    listed: list[Entry] = field(default_factory=list)
-    rest: Iterator[Entry] | None = None
+    listing: Listing | None
 
 
 class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
@@ -239,9 +239,10 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
 
     def readdir(self, _path: bytes | None, buffer: Any, filler: Any, offset: int, info: Any) -> None:
         """Give the entries from ``offset`` on, each with its type, until the buffer is full."""
-        handle = self._handles[info.contents.fh]
+        listing = self._handles[info.contents.fh].listing
+        assert listing is not None  # noqa: S101 - only directories are listed
         shown = c_stat()
-        while (entry := self._entry(handle, offset)) is not None:
+        while (entry := listing.entry(offset)) is not None:
             shown.st_ino = entry.inode
             shown.st_mode = stat.S_IFDIR if entry.directory else stat.S_IFLNK if entry.link else stat.S_IFREG
             offset += 1
@@ -299,24 +300,6 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         assert snapshot is not None  # noqa: S101 - what moves is a snapshot
         return snapshot
 
-    @staticmethod
-    def _entry(handle: Handle, number: int) -> Entry | None:
-        """Return an entry of the listing, which is made as far as it is asked for; None at its end."""
-        node = handle.node
-        assert isinstance(node, Directory)  # noqa: S101 - only directories are listed
-        try:
-            if handle.rest is None:
-                handle.listed = [Entry(".", node.inode, directory=True), Entry("..", node.inode, directory=True)]
-                handle.rest = node.entries()
-            while len(handle.listed) <= number:
-                entry = next(handle.rest, None)
-                if entry is None:
-                    return None
-                handle.listed.append(entry)
-        except NotFound as error:  # the C library takes ENOENT from a listing for its end: rsync --delete would empty a copy
-            raise EnvironmentFailure(f"a directory cannot be listed: {error}") from error
-        return handle.listed[number]
-
     def _fill(self, result: Any, node: Node) -> None:
         """Fill a struct stat, which libfuse has zeroed."""
         attributes = node.attributes()
@@ -342,7 +325,9 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
     def _new_handle(self, node: Node, pid: int) -> int:
         snapshot = node.snapshot
         self._last_handle += 1
-        self._handles[self._last_handle] = Handle(node, snapshot, pid)
+        self._handles[self._last_handle] = Handle(
+            node, snapshot, pid, Listing(node) if isinstance(node, Directory) else None
+        )
         if snapshot is not None:
             snapshot.retain()
             self.walks.opened(pid, snapshot)
