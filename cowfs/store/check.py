@@ -13,7 +13,6 @@ from itertools import islice
 
 from cowfs.errors import CorruptDatabase, DatabaseError
 from cowfs.pages.reader import Reader
-from cowfs.store.columns import line_size
 from cowfs.store.encoding import KEY_VALUE_DIGESTED, KEY_VALUE_MAX, REF, decode, encode_again, instant_of, key_value
 from cowfs.store.layout import (
     ATTRIBUTE_KEYS,
@@ -33,6 +32,7 @@ from cowfs.store.layout import (
     stop_after,
     txid_of,
 )
+from cowfs.store.lines import line_size
 from cowfs.store.log import parse_row
 from cowfs.store.schema import Attribute, Schema, parse_record
 from cowfs.store.touched import has_datoms

@@ -106,7 +106,7 @@ class Db:
         return read_count(self.reader, self.attribute(name).key).datoms
 
     def column_size(self, name: str) -> int:
-        """Return how many bytes an attribute's lines have (see ``columns``).
+        """Return how many bytes an attribute's lines have (see ``lines``).
 
         The store keeps it; where an older version had written datoms they are all read, once for this Db.
         """

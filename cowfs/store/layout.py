@@ -6,7 +6,7 @@
     b"state"                40 bytes, ``State``: last txid u64, its instant i64, txid offset u64, highest entity id u64,
                             number of datoms u64
     b"attribute/" + aid     JSON, the attribute's name and properties
-    b"count/" + aid         16 bytes, ``Count``: its number of datoms u64, the bytes of all their lines u64 (``columns``);
+    b"count/" + aid         16 bytes, ``Count``: its number of datoms u64, the bytes of all their lines u64 (``lines``);
                             8 bytes, the number alone, where an older version had counted datoms
 
 ``eav`` and ``ave``, every datom once in each (V is the key value of ``encoding``)::

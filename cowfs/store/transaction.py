@@ -14,7 +14,6 @@ from typing import Any
 
 from cowfs.errors import InputError, TransactionError
 from cowfs.pages.writetxn import WriteTxn
-from cowfs.store.columns import line_size, text_size
 from cowfs.store.datom import Datom
 from cowfs.store.encoding import KEY_VALUE_MAX, decode, encode_ref, instant_of
 from cowfs.store.forms import ADD, CAS, RETRACT, RETRACT_ALL, RETRACT_ENTITY, FormReader, Op, form_error
@@ -36,6 +35,7 @@ from cowfs.store.layout import (
     entity_key,
     txid_of,
 )
+from cowfs.store.lines import line_size, text_size
 from cowfs.store.log import pack_datom, pack_row, parse_row, row_size
 from cowfs.store.novelty import Novelty
 from cowfs.store.schema import Schema

@@ -1,6 +1,6 @@
 """``attributes/``: the database by columns, a file for each attribute.
 
-attributes/<namespace>/<name>.tsv   the datoms of an attribute in the order of their values, one a line (``store.columns``)
+attributes/<namespace>/<name>.tsv   the datoms of an attribute in the order of their values, one a line (``store.lines``)
 attributes/<name>.tsv               those of an attribute without a namespace
 
 A column is never made as a whole. A read begins where the index is known to begin some line: at one of the checkpoints,

@@ -15,9 +15,9 @@ from cowfs import Store
 from cowfs.errors import NotFound
 from cowfs.pages.reader import Reader
 from cowfs.store.check import check_store
-from cowfs.store.columns import line
 from cowfs.store.indexes import ave_records, exact
 from cowfs.store.layout import COUNT_KEYS, META
+from cowfs.store.lines import line
 from cowfs.views import columns, filenames
 from cowfs.views.columns import AttributesDirectory, Checkpoints, ColumnFile, Lines, NamespaceDirectory
 from cowfs.views.ground import Ground
