@@ -49,8 +49,9 @@ def pieces(reader: Reader, start: bytes, stop: bytes) -> Iterator[Piece]:
 def starts(reader: Reader, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, int]]:
     """Yield some of the keys in start <= key < stop at which ``pieces`` can begin, in order or from the last to the first.
 
-    With each comes how many bytes the lines from ``start`` to there have; in reverse, those from there to ``stop``. That is
-    some times as fast as making the lines. ``start`` and ``stop`` are as for ``pieces``; ``start`` comes first, or last.
+    With each comes how many bytes the lines from ``start`` to there have; in reverse, those from there to ``stop``. It takes
+    as long as making the lines, for instants half of that. ``start`` and ``stop`` are as for ``pieces``; ``start`` comes
+    first, or last.
     """
     size = 0
     for batch in _batches(reader, start, stop, reverse=reverse):

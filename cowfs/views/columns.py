@@ -4,7 +4,7 @@ attributes/<namespace>/<name>.tsv   the datoms of an attribute in the order of t
 attributes/<name>.tsv               those of an attribute without a namespace
 
 A column is never made as a whole. A read begins where the index is known to begin some line: at one of the checkpoints,
-which come to be while lines are made. Where none is near, the lines from the nearest one on are counted, which is faster.
+which come to be while lines are made. Where none is near, the lines from the nearest one on, before or after, are counted.
 """
 
 from __future__ import annotations
