@@ -15,6 +15,7 @@ from cowfs.errors import CorruptDatabase, DatabaseError
 from cowfs.pages.reader import Reader
 from cowfs.store.encoding import KEY_VALUE_DIGESTED, KEY_VALUE_MAX, REF, decode, encode_again, instant_of, key_value
 from cowfs.store.layout import (
+    AID_SIZE,
     ATTRIBUTE_KEYS,
     AVE,
     EAV,
@@ -39,7 +40,6 @@ from cowfs.store.touched import has_datoms
 from cowfs.store.values import MAX_ENTITY
 
 _MOST_NAMED = 20  # datoms that one kind of finding names
-_AID = PREFIX_SIZE - ENTITY_SIZE
 
 
 def check_store(reader: Reader, txnid: int) -> Iterator[str]:
@@ -137,7 +137,7 @@ class Examination:
         total = 0
         unique = {key for key, attribute in self._schema.by_key.items() if attribute.unique is not None}
         for key, data in self._reader.scan(AVE):
-            aid, e = key[:_AID], key[-ENTITY_SIZE:]
+            aid, e = key[:AID_SIZE], key[-ENTITY_SIZE:]
             if len(key) <= PREFIX_SIZE or len(data) != TX_SIZE:
                 yield f"ave: an entry of {len(key)} and {len(data)} bytes is no datom"
             elif aid in unique and key[:-ENTITY_SIZE] == before[:-ENTITY_SIZE]:
@@ -164,7 +164,7 @@ class Examination:
             yield f"entity {self._highest} is above the highest entity id of the store, {self._state.max_entity}"
         kept = read_counts(self._reader)
         for aid in sorted(kept.keys() | {int.from_bytes(key, "big") for key in self._counts}):
-            key = aid.to_bytes(_AID, "big") if aid < 2**32 else b""
+            key = aid.to_bytes(AID_SIZE, "big") if aid < 2**32 else b""
             count = kept.get(aid, Count())
             attribute = self._schema.by_key.get(key)
             name = attribute.name if attribute else f"attribute {aid}"
@@ -246,7 +246,7 @@ class Examination:
             if self._reader.get(AVE, key[ENTITY_SIZE:] + e) != data[:TX_SIZE]:
                 yield f"{self._named(e, aid)}: a datom of eav is not in ave, or with another transaction"
         for key, data in self._reader.scan(AVE):
-            e, aid = key[-ENTITY_SIZE:], key[:_AID]
+            e, aid = key[-ENTITY_SIZE:], key[:AID_SIZE]
             if (self._reader.get(EAV, e + key[:-ENTITY_SIZE]) or b"")[:TX_SIZE] != data:
                 yield f"{self._named(e, aid)}: a datom of ave is not in eav, or with another transaction"
 

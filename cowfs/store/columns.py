@@ -6,16 +6,12 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from cowfs.errors import CorruptDatabase
 from cowfs.pages.reader import Reader
-from cowfs.store.encoding import KEY_VALUE_DIGESTED, KEY_VALUE_PREFIX
-from cowfs.store.indexes import Record, ave_records
-from cowfs.store.layout import AVE, EAV, ENTITY_SIZE, TX_SIZE, entity_key, stop_after
+from cowfs.store.encoding import KEY_VALUE_PREFIX
+from cowfs.store.indexes import AVE_LONG, AVE_SHARED, Record, ave_records
+from cowfs.store.layout import AVE, entity_key, stop_after
 from cowfs.store.lines import Pairs, line, line_size, lines, lines_size
 
-_AID = 4
-_LONG_KEY = _AID + KEY_VALUE_PREFIX + ENTITY_SIZE  # from here on keys may stand in another order than their values
-_SHARED = _AID + KEY_VALUE_PREFIX
 _FIRST_BATCH = 64  # entries of the index that are read at once, to begin with
 _BATCH = 1024  # and at most
 _PIECE = 1 << 16  # bytes of long lines that become a piece
@@ -63,21 +59,6 @@ def starts(reader: Reader, start: bytes, stop: bytes, *, reverse: bool = False) 
             size += _size(reader, batch)
 
 
-def encoding_at(reader: Reader, key: bytes) -> bytes:
-    """Return the value's whole encoding at a key of ``ave``. Raises ``CorruptDatabase`` when it is not there."""
-    encoding = key[_AID:-ENTITY_SIZE]
-    if len(encoding) == KEY_VALUE_DIGESTED:
-        data = reader.get(EAV, key[-ENTITY_SIZE:] + key[:-ENTITY_SIZE]) or b""
-        encoding = data[TX_SIZE:]
-    if not encoding:
-        raise CorruptDatabase(f"ave has no value at {key[:20].hex()}")
-    return encoding
-
-
-def _e_and_tx(key: bytes, data: bytes) -> tuple[int, int]:
-    return int.from_bytes(key[-ENTITY_SIZE:], "big"), int.from_bytes(data, "big")
-
-
 def _key_size(pair: tuple[bytes, bytes]) -> int:
     return len(pair[0])
 
@@ -102,8 +83,8 @@ def _batches(reader: Reader, start: bytes, stop: bytes, *, reverse: bool = False
     while found:
         found, after = _whole(found, pairs)
         first, last = (found[-1][0], found[0][0]) if reverse else (found[0][0], found[-1][0])
-        begin = first if len(first) < _LONG_KEY else first[:_SHARED]
-        yield _Batch(begin, last + b"\0", max(map(_key_size, found)) >= _LONG_KEY, found)
+        begin = first if len(first) < AVE_LONG else first[:AVE_SHARED]
+        yield _Batch(begin, last + b"\0", max(map(_key_size, found)) >= AVE_LONG, found)
         count = min(2 * count, _BATCH)
         found = [*after, *islice(pairs, count)]
 
@@ -111,9 +92,9 @@ def _batches(reader: Reader, start: bytes, stop: bytes, *, reverse: bool = False
 def _whole(found: Pairs, pairs: Iterator[tuple[bytes, bytes]]) -> tuple[Pairs, Pairs]:
     """Return the entries with all whose values begin with the same 467 bytes as the last, and what was read beyond those."""
     last = found[-1][0]
-    if len(last) >= _LONG_KEY:
+    if len(last) >= AVE_LONG:
         for pair in pairs:
-            if pair[0][:_SHARED] != last[:_SHARED]:
+            if pair[0][:AVE_SHARED] != last[:AVE_SHARED]:
                 return found, [pair]
             found[-1] = pair  # only the ends are looked at
     return found, []
@@ -122,8 +103,7 @@ def _whole(found: Pairs, pairs: Iterator[tuple[bytes, bytes]]) -> tuple[Pairs, P
 def _size(reader: Reader, batch: _Batch) -> int:
     """Return how many bytes the lines of a batch have."""
     if batch.long:
-        pairs = reader.scan(AVE, batch.start, batch.stop)
-        return sum(line_size(encoding_at(reader, key), *_e_and_tx(key, data)) for key, data in pairs)
+        return sum(line_size(encoding, e, tx) for e, _aid, encoding, tx in ave_records(reader, batch.start, batch.stop))
     return lines_size(batch.pairs)
 
 

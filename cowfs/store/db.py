@@ -27,6 +27,7 @@ from cowfs.store.layout import (
     TX_SIZE,
     State,
     entity_key,
+    number_key,
     read_count,
     read_format,
     read_state,
@@ -159,8 +160,8 @@ class Db:
 
     def entities(self, start: int = 1, stop: int | None = None) -> Iterator[int]:
         """Yield the entities that have datoms, in order: those with start <= e < stop."""
-        end = None if stop is None else _id_key(stop)
-        return (int.from_bytes(e, "big") for e in self.reader.prefixes(EAV, ENTITY_SIZE, _id_key(start), end))
+        end = None if stop is None else number_key(stop)
+        return (int.from_bytes(e, "big") for e in self.reader.prefixes(EAV, ENTITY_SIZE, number_key(start), end))
 
     # -- entities ------------------------------------------------------------------------------------------------
 
@@ -208,13 +209,13 @@ class Db:
 
     def log(self, txid: int) -> TxRow | None:
         """Return what transaction ``txid`` did; None when there is no such transaction in this root."""
-        row = self.reader.get(LOG, _id_key(txid)) if 0 < txid < _END else None
+        row = self.reader.get(LOG, number_key(txid)) if 0 < txid < _END else None
         return None if row is None else parse_row(txid, row, self.schema.by_key)
 
     def transactions(self, start: int = 0, stop: int | None = None, *, reverse: bool = False) -> Iterator[TxRow]:
         """Yield the transactions with start <= txid < stop, the oldest first, or the newest."""
-        end = None if stop is None else _id_key(stop)
-        for key, row in self.reader.scan(LOG, _id_key(start), end, reverse=reverse):
+        end = None if stop is None else number_key(stop)
+        for key, row in self.reader.scan(LOG, number_key(start), end, reverse=reverse):
             yield parse_row(int.from_bytes(key[:TX_SIZE], "big"), row, self.schema.by_key)
 
     # -- inside --------------------------------------------------------------------------------------------------
@@ -252,10 +253,6 @@ def _encoded(attribute: Attribute, value: Value) -> bytes:
         return attribute.encode(value)
     except InputError as error:
         raise InputError(f"{attribute.name}: {error}") from None
-
-
-def _id_key(number: int) -> bytes:
-    return min(max(number, 0), _END - 1).to_bytes(8, "big")
 
 
 def _nothing() -> None:

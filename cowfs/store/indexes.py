@@ -7,16 +7,16 @@ begin with the same 467 bytes: those follow each other, and are put in order by 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cowfs.errors import CorruptDatabase
 from cowfs.pages.reader import Reader
 from cowfs.store.encoding import KEY_VALUE_DIGESTED, KEY_VALUE_PREFIX
-from cowfs.store.layout import AVE, EAV, ENTITY_SIZE, PREFIX_SIZE, TX_SIZE, stop_after
+from cowfs.store.layout import AID_SIZE, AVE, EAV, ENTITY_SIZE, PREFIX_SIZE, TX_SIZE, stop_after
 
-_AID = 4
 _EAV_LONG = PREFIX_SIZE + KEY_VALUE_PREFIX
-_AVE_LONG = _AID + KEY_VALUE_PREFIX + ENTITY_SIZE
+AVE_SHARED: Final = AID_SIZE + KEY_VALUE_PREFIX
+AVE_LONG: Final = AVE_SHARED + ENTITY_SIZE  # from here on keys may stand in another order than their values
 
 
 class Record(NamedTuple):
@@ -47,13 +47,15 @@ def eav_records(reader: Reader, start: bytes = b"", stop: bytes | None = None) -
 def ave_records(reader: Reader, start: bytes = b"", stop: bytes | None = None) -> Iterator[Record]:
     """Yield the records of ``ave`` whose keys are in start <= key < stop, by attribute, value and entity.
 
-    Raises ``CorruptDatabase`` when a long value is not in ``eav``.
+    Raises ``CorruptDatabase`` when an entry has no value, or a long one is not in ``eav``.
     """
     number = int.from_bytes
     waiting = Waiting()
     for key, data in reader.scan(AVE, start, stop):
-        e, aid, encoding = key[-ENTITY_SIZE:], key[:_AID], key[_AID:-ENTITY_SIZE]
-        if len(key) < _AVE_LONG:
+        e, aid, encoding = key[-ENTITY_SIZE:], key[:AID_SIZE], key[AID_SIZE:-ENTITY_SIZE]
+        if not encoding:
+            raise CorruptDatabase(f"ave has no value at {key[:20].hex()}")
+        if len(key) < AVE_LONG:
             if waiting.records:
                 yield from waiting.release()
             yield Record(number(e, "big"), aid, encoding, number(data, "big"))
@@ -61,7 +63,7 @@ def ave_records(reader: Reader, start: bytes = b"", stop: bytes | None = None) -
             if len(encoding) == KEY_VALUE_DIGESTED:
                 encoding = _long_encoding(reader, e + aid + encoding)
             record = Record(number(e, "big"), aid, encoding, number(data, "big"))
-            yield from waiting.add(key[: _AID + KEY_VALUE_PREFIX], record)
+            yield from waiting.add(key[:AVE_SHARED], record)
     yield from waiting.release()
 
 

@@ -45,6 +45,7 @@ COUNT_KEYS: Final = b"count/"
 VERSION: Final = 1
 
 ENTITY_SIZE: Final = 8
+AID_SIZE: Final = 4
 PREFIX_SIZE: Final = 12  # e and aid, before V in a key of eav
 TX_SIZE: Final = 8
 
@@ -130,6 +131,11 @@ class Count(NamedTuple):
             raise CorruptDatabase("the store's count of an attribute is damaged")
         datoms = int.from_bytes(data, "big")
         return cls(datoms, None if datoms else 0)
+
+
+def number_key(number: int) -> bytes:
+    """Return an entity id or a txid as it stands in keys; those below and above all of them as the least and the last."""
+    return min(max(number, 0), 2**64 - 1).to_bytes(8, "big")
 
 
 def entity_key(number: int) -> bytes:

@@ -39,13 +39,12 @@ from cowfs.store.encoding import (
     Ref,
     decode,
 )
-from cowfs.store.layout import ENTITY_SIZE
+from cowfs.store.layout import AID_SIZE, ENTITY_SIZE
 from cowfs.store.values import to_json
 
 Pairs = list[tuple[bytes, bytes]]
 """Entries of ``ave``."""
 
-_AID = 4
 _BIAS = 2**63
 _ALL = 2**64 - 1
 _MICROS_OF_DAY = 86_400_000_000
@@ -157,7 +156,7 @@ def lines(pairs: Pairs) -> bytes:
     number = int.from_bytes
     return b"".join(
         [
-            line(key[_AID:-ENTITY_SIZE] or b"\0", number(key[-ENTITY_SIZE:], "big"), tx)
+            line(key[AID_SIZE:-ENTITY_SIZE] or b"\0", number(key[-ENTITY_SIZE:], "big"), tx)
             for key, tx in zip(keys, txs, strict=True)
         ]
     )
@@ -182,7 +181,7 @@ def _keys_and_txs(pairs: Pairs) -> tuple[list[bytes], list[int]]:
 
 def _tag(keys: list[bytes]) -> int | None:
     """Return the tag that all values have; None when they have several."""
-    return keys[0][_AID] if keys[0][: _AID + 1] == keys[-1][: _AID + 1] else None
+    return keys[0][AID_SIZE] if keys[0][: AID_SIZE + 1] == keys[-1][: AID_SIZE + 1] else None
 
 
 # -- lines of values of one type -------------------------------------------------------------------------------------
@@ -235,7 +234,7 @@ def _date(day: int) -> str:
 
 
 def _text_lines(keys: list[bytes], txs: list[int]) -> bytes:
-    bodies = [key[_AID + 1 : -ENTITY_SIZE - 1] for key in keys]
+    bodies = [key[AID_SIZE + 1 : -ENTITY_SIZE - 1] for key in keys]
     if _escapes_in(bodies):
         bodies = [escape(body) for body in bodies]
     entities = _ID.iter_unpack(b"".join([key[-ENTITY_SIZE:] for key in keys]))
@@ -281,7 +280,7 @@ def _instant_sizes(keys: list[bytes]) -> int:
 
 
 def _text_sizes(keys: list[bytes]) -> int:
-    bodies = [key[_AID + 1 : -ENTITY_SIZE - 1] for key in keys]
+    bodies = [key[AID_SIZE + 1 : -ENTITY_SIZE - 1] for key in keys]
     return sum(map(len, map(escape, bodies) if _escapes_in(bodies) else bodies))
 
 

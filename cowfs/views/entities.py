@@ -21,7 +21,7 @@ from cowfs.store import documents
 from cowfs.store.db import Db
 from cowfs.store.encoding import Value
 from cowfs.store.indexes import Record, eav_records, exact
-from cowfs.store.layout import LOG, TOUCHED, entity_key
+from cowfs.store.layout import LOG, TOUCHED, entity_key, number_key
 from cowfs.store.log import parse_row
 from cowfs.store.values import ID, MAX_ENTITY, to_json
 from cowfs.views.ground import Ground
@@ -33,7 +33,6 @@ from cowfs.views.numbered import (
     DatedDirectory,
     Document,
     Rendered,
-    number_key,
     number_of,
     recall,
     remember,

@@ -16,12 +16,12 @@ from typing import Any
 from cowfs.errors import NotFound
 from cowfs.store.datom import Datom
 from cowfs.store.db import Db
-from cowfs.store.layout import LOG, TX_SIZE
+from cowfs.store.layout import LOG, TX_SIZE, number_key
 from cowfs.store.log import TxRow
 from cowfs.store.values import instant_text, to_json
 from cowfs.views.ground import Ground
 from cowfs.views.node import Attributes, Entry, File, Node, Stability
-from cowfs.views.numbered import BlocksDirectory, Document, Rendered, number_key, recall, remember, to_text
+from cowfs.views.numbered import BlocksDirectory, Document, Rendered, recall, remember, to_text
 from cowfs.views.snapshot import Snapshot
 
 _KIND = "log"

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 from cowfs import txid as txids
 from cowfs.errors import NotFound
-from cowfs.store.layout import LOG
+from cowfs.store.layout import LOG, number_key
 from cowfs.store.log import row_instant
 from cowfs.views.ground import DataNode, Ground
 from cowfs.views.node import Attributes, Directory, Entry, File, Node
@@ -30,7 +30,6 @@ from cowfs.views.snapshot import Snapshot
 BLOCK: Final = 1000
 SUFFIX: Final = ".json"
 
-_LAST = 2**64 - 1
 _MOST_REMEMBERED = 1 << 25  # bytes
 _OVERHEAD = 1 << 9  # bytes that a document takes beside its content
 _MOST_KNOWN = 1 << 16
@@ -105,11 +104,6 @@ def seconds_of(snapshot: Snapshot, txid: int) -> int:
             seconds.clear()
         seconds[txid] = found
     return found
-
-
-def number_key(number: int) -> bytes:
-    """Return an entity id or a txid as it stands in keys; those below and above all of them as the least and the last."""
-    return min(max(number, 0), _LAST).to_bytes(8, "big")
 
 
 def number_of(name: str) -> int | None:
