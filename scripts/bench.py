@@ -270,8 +270,8 @@ def walks(directory: Path, runs: int, _megabytes: int) -> None:
     database, files = directory / "world", directory / "files"
     make_world(database, directory)
     with mounted(database, fresh(directory / "mnt")):
-        newest = newest_txid(directory / "mnt")
-        run(["cp", "-a", f"{directory}/mnt/browse/{newest}/entities", str(files)])
+        entities = newest_tree(directory / "mnt") / "entities"
+        run(["cp", "-a", str(entities), str(files)])
     others: dict[str, Mounting] = {
         "the files on disk": contextlib.nullcontext,
         **other_mounts(files, directory),
@@ -280,7 +280,7 @@ def walks(directory: Path, runs: int, _megabytes: int) -> None:
     }
     places = {
         "the files on disk": files,
-        "browse/<txid>": Path("mnt/browse", str(newest), "entities"),
+        "browse/<txid>": entities,
         "live": Path("mnt/live/entities"),
         "restic": Path("other/snapshots/latest"),
     }
@@ -324,7 +324,7 @@ def million(directory: Path, runs: int, _megabytes: int) -> None:
         seconds: list[list[float]] = [[], [], []]
         for _ in range(runs):
             with mounted(database, fresh(point)):
-                column = point / "browse" / str(newest_txid(point)) / "attributes" / "item" / "value.tsv"
+                column = newest_tree(point) / "attributes" / "item" / "value.tsv"
                 half = column.stat().st_size // 2
                 seconds[0].append(
                     timed(
@@ -335,7 +335,7 @@ def million(directory: Path, runs: int, _megabytes: int) -> None:
                 )
                 seconds[1].append(timed(partial(run, ["tail", "-n", "10", str(column)])))
             with mounted(database, point):
-                column = point / "browse" / str(newest_txid(point)) / "attributes" / "item" / "value.tsv"
+                column = newest_tree(point) / "attributes" / "item" / "value.tsv"
                 seconds[2].append(timed(partial(run, ["sh", "-c", f"cat '{column}' > /dev/null"])))
         middle, tail, whole = map(statistics.median, seconds)
         rows.append([name, f"{1_000_000 / whole:,.0f}", f"{middle * 1e3:,.0f}", f"{tail * 1e3:,.0f}"])
@@ -343,12 +343,12 @@ def million(directory: Path, runs: int, _megabytes: int) -> None:
     listings: list[list[float]] = [[], [], []]
     for _ in range(runs):
         with mounted(database, fresh(point)):
-            entities = point / "browse" / str(newest_txid(point)) / "entities"
+            entities = newest_tree(point) / "entities"
             listings[0].append(timed(partial(run, ["ls", str(entities)])))
             listings[1].append(timed(partial(run, ["ls", str(entities / "500000-500999")])))
             listings[2].append(timed(partial(run, ["sh", "-c", f"find '{entities}' | wc -l"])))
     with mounted(database, fresh(point)):
-        entities = point / "browse" / str(newest_txid(point)) / "entities"
+        entities = newest_tree(point) / "entities"
         memory = [resident(database)]
         walk = timed(partial(run, ["sh", "-c", f"find '{entities}' -size +9"]))
         memory.append(resident(database))
@@ -473,9 +473,10 @@ def readers(database: Path) -> list[tuple[int, int]]:
         return env.readers()
 
 
-def newest_txid(point: Path) -> int:
-    """Return the txid of the newest commit of what is mounted."""
-    return int(json.loads((point / "live" / "snapshot.json").read_text())["txid"])
+def newest_tree(point: Path) -> Path:
+    """Return the data of the newest commit of what is mounted, frozen."""
+    txid = json.loads((point / "live" / "snapshot.json").read_text())["txid"]
+    return point / "browse" / str(txid)
 
 
 def make_world(path: Path, directory: Path) -> None:
