@@ -81,6 +81,8 @@ def read_free_pages(reader: TreeReader) -> PageSet:
     pages = array("Q")
     for pgno, page in reader.leaves(root.free):
         pages += _pages_in(reader, page, pgno)
+        if len(pages) > root.pages:  # before memory runs out: many nodes can name one long record
+            raise CorruptDatabase("the freelist has more pages than the database", pgno)
     try:
         once = free.add_all(pages)
     except (IndexError, OverflowError):

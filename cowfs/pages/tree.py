@@ -15,7 +15,7 @@ and trees of duplicates are walked by ``check``, and refused by ``get`` and ``sc
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -206,19 +206,8 @@ class TreeReader:
 
         For the freelist, the order of whose keys is that of the numbers, not of their bytes.
         """
-        pending = [] if record.empty else [(record.root, 1)]
-        while pending:
-            pgno, depth = pending.pop()
-            if depth > MAX_DEPTH:
-                raise CorruptDatabase(f"the tree is deeper than {MAX_DEPTH} levels", pgno)
-            page = self.file.page(pgno)
-            if _is_leaf(page, pgno):
-                yield from self._integers_in(page, pgno, start, stop, size)
-                continue
-            branch = parse_branch(page, pgno, self.root.last_pgno)
-            keys = [int.from_bytes(key, "little") for key in branch.keys]
-            first, last = bisect_right(keys, start, 1) - 1, bisect_left(keys, stop, 1)
-            pending.extend((child, depth + 1) for child in reversed(branch.children[first:last]))
+        for pgno, page in self._walk(record, lambda branch: _children_between(branch, start, stop), reverse=False):
+            yield from self._integers_in(page, pgno, start, stop, size)
 
     def extents(self, name: bytes, start: bytes, stop: bytes) -> Iterator[tuple[int, int]]:
         """Yield (offset in the file, bytes) of every value for start <= key < stop."""
@@ -344,7 +333,23 @@ class TreeReader:
     def _leaves_of(
         self, record: TreeRecord, start: bytes, stop: bytes | None, *, reverse: bool
     ) -> Iterator[tuple[int, bytes]]:
-        """Yield (number, bytes) of the leaves that can hold keys in start <= key < stop; visit no more pages than exist."""
+        """Yield (number, bytes) of the leaves that can hold keys in start <= key < stop."""
+
+        def within(branch: Branch) -> list[int]:
+            first = bisect_right(branch.keys, start, 1) - 1
+            last = len(branch.keys) if stop is None else bisect_right(branch.keys, stop, 1)
+            return branch.children[first:last]
+
+        return self._walk(record, within, reverse=reverse)
+
+    def _walk(
+        self, record: TreeRecord, chosen: Callable[[Branch], list[int]], *, reverse: bool
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield (number, bytes) of the leaves below the children that ``chosen`` takes of each branch page, in order.
+
+        Every walk over more than one path of a tree is this one. It ends: a tree has no more levels than ``MAX_DEPTH``, and
+        no more pages than the root.
+        """
         pending = [] if record.empty else [(record.root, 1)]
         visited = 0
         while pending:
@@ -359,9 +364,7 @@ class TreeReader:
                     yield pgno, page
                     continue
                 branch = self._keep(pgno, page)
-            first = bisect_right(branch.keys, start, 1) - 1
-            last = len(branch.keys) if stop is None else bisect_right(branch.keys, stop, 1)
-            children = branch.children[first:last]
+            children = chosen(branch)
             pending.extend((child, depth + 1) for child in (children if reverse else reversed(children)))
 
     def _keep(self, pgno: int, page: bytes) -> Branch:
@@ -370,6 +373,12 @@ class TreeReader:
             self._branches.clear()
         self._branches[pgno] = branch
         return branch
+
+
+def _children_between(branch: Branch, start: int, stop: int) -> list[int]:
+    """Return the children that can hold keys in start <= key < stop, of a tree whose keys are integers."""
+    keys = [int.from_bytes(key, "little") for key in branch.keys]
+    return branch.children[bisect_right(keys, start, 1) - 1 : bisect_left(keys, stop, 1)]
 
 
 def _outside(what: str, pgno: int) -> CorruptDatabase:

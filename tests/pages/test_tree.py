@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import random
+import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from hypothesis import strategies as st
 from cowfs.errors import CorruptDatabase, EnvironmentFailure
 from cowfs.pages import tree
 from cowfs.pages.datafile import DataFile
+from cowfs.pages.difference import changed_entries
 from cowfs.pages.env import Env
-from cowfs.pages.layout import REVERSE_KEY
+from cowfs.pages.freelist import freed_pages, read_free_pages
+from cowfs.pages.layout import BRANCH, INTEGER_KEY, LEAF, NO_PAGE, PAGE_HEADER, REVERSE_KEY, Root, TreeRecord, pack_meta
 from cowfs.pages.reader import Reader
 from cowfs.pages.tree import TreeReader
 
@@ -219,3 +223,46 @@ def _a_leaf(reader: TreeReader) -> int:
     record = reader.record(b"")
     assert record is not None and record.depth == 1
     return record.root
+
+
+def test_a_tree_whose_pages_each_name_the_next_twice_ends(damaged: Path) -> None:
+    """30 branch pages make 2**30 ways to one leaf: no walk may take them all. Keys are integers here, or plain."""
+    doubling = 30
+    leaf = doubling + 2
+    record = TreeRecord(0, 0, doubling + 1, doubling, 1, 0, 1, 2)
+    free = replace(record, pad=4096, flags=INTEGER_KEY)
+    root = Root(2, 4096, 1 << 30, leaf, free, record)
+    pages = [pack_meta(root, 0), pack_meta(root, 1)]
+    pages += [_page(pgno, BRANCH, [(pgno + 1, b""), (pgno + 1, b"\5" + bytes(7))]) for pgno in range(2, leaf)]
+    pages.append(_page(leaf, LEAF, [(8, bytes(8) + bytes(8))]))
+    (damaged / "data.mdb").write_bytes(b"".join(pages))
+    with newest(damaged) as reader:
+        walks: list[Callable[[], object]] = [
+            lambda: list(reader.scan(b"")),
+            lambda: list(reader.scan(b"", reverse=True)),
+            lambda: list(reader.keys(b"")),
+            lambda: list(reader.prefixes(b"", 4)),
+            lambda: list(reader.extents(b"", b"", b"\xff")),
+            lambda: list(reader.databases()),
+            lambda: list(reader.leaves(reader.root.main)),
+            lambda: list(reader.scan_integers(reader.root.free, 0, 2**64)),
+            lambda: freed_pages(reader, 0, 2**63),
+            lambda: read_free_pages(reader),
+            lambda: list(
+                changed_entries(reader, TreeReader(reader.file, replace(root, main=replace(record, root=NO_PAGE))), b"")
+            ),
+        ]
+        for walk in walks:
+            with pytest.raises(CorruptDatabase):
+                walk()
+        assert findings(damaged)
+
+
+def _page(pgno: int, flags: int, nodes: list[tuple[int, bytes]]) -> bytes:
+    """Return a page with nodes of (child, key), or of (size of the data, key and data)."""
+    lower, upper, pointers, body = 16 + 2 * len(nodes), 4096, b"", b""
+    for number, data in nodes:
+        node = struct.pack("<IHH", number, 0, len(data) - (number if flags == LEAF else 0)) + data
+        upper -= len(node)
+        pointers, body = pointers + struct.pack("<H", upper), node + body
+    return PAGE_HEADER.pack(pgno, 0, flags, lower, upper) + pointers + bytes(upper - lower) + body
