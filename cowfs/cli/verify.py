@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from cowfs.errors import DatabaseError
-from cowfs.pages.check import check_pages
+from cowfs.pages.check import check_meta_pages, check_pages
 from cowfs.pages.tree import TreeReader
 from cowfs.store.check import check_store
 from cowfs.store.db import Db, store_at
@@ -29,7 +30,7 @@ def verify(reader: TreeReader, progress: Callable[[int], None]) -> Report:
 
 
 def _pages(reader: TreeReader, progress: Callable[[int], None]) -> Iterator[str]:
-    for finding in check_pages(reader.file, reader.root, progress):
+    for finding in chain(check_meta_pages(reader.file), check_pages(reader.file, reader.root, progress)):
         yield str(finding)
 
 

@@ -91,6 +91,12 @@ def check_pages(file: DataFile, root: Root, progress: Progress = lambda _pages: 
     return _Checker(file, root, progress).run()
 
 
+def check_meta_pages(file: DataFile) -> Iterator[Finding]:
+    """Yield what is wrong with the two meta pages of the file; the database may be whole all the same."""
+    for page, text in file.settled_meta_pages().problems():
+        yield Finding(page, text)
+
+
 class _Checker:
     """The walk: what is found goes into ``_found``; ``CorruptDatabase`` gives up a page, or a node."""
 

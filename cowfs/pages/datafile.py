@@ -11,8 +11,9 @@ import stat
 import time
 from pathlib import Path
 
-from cowfs.errors import AccessDenied, CorruptDatabase, EnvironmentFailure, NotADatabase, UnsupportedFormat
-from cowfs.pages.layout import HEADER_SIZE, META_SIZE, PAGE_HEADER, Root, parse_meta
+from cowfs.errors import AccessDenied, CorruptDatabase, DatabaseError, EnvironmentFailure, NotADatabase, UnsupportedFormat
+from cowfs.pages.layout import HEADER_SIZE, META_SIZE, PAGE_HEADER, Root
+from cowfs.pages.metapages import MetaPages, find_page_size, read_meta_pages
 
 _PATIENCE = (0.0, 0.001, 0.01)  # seconds between looks at a meta page that contradicts itself
 
@@ -21,7 +22,7 @@ class DataFile:
     """An open data file. Close it, or use it as a context manager; results outlive it."""
 
     def __init__(self, path: Path) -> None:
-        """Open ``path``, a data file or a directory with a ``data.mdb``, and check both of its meta pages.
+        """Open ``path``, a data file or a directory with a ``data.mdb``, one of whose meta pages at least must be valid.
 
         Raises ``NotADatabase``, ``UnsupportedFormat`` or ``CorruptDatabase`` by what is found there, ``AccessDenied``
         where the user may not read.
@@ -38,7 +39,8 @@ class DataFile:
             raise EnvironmentFailure(f"{self.path}: {error.strerror}") from error
         try:
             self.page_size = self._find_page_size()
-            self.newest_root()
+            self._looked = b"", b""  # the meta pages when the newest commit was last looked for
+            self._newest = self.newest_root().txnid
         except BaseException:
             os.close(self.fd)
             raise
@@ -91,53 +93,48 @@ class DataFile:
         return header
 
     def meta(self, slot: int) -> Root:
-        """Parse meta page ``slot`` (0 or 1) as it is now."""
-        return self.parse_meta(self.pread(META_SIZE, slot * self.page_size), slot)
+        """Parse meta page ``slot`` (0 or 1) as it is now. Raises ``DatabaseError``."""
+        meta = self.meta_pages().parsed[slot]
+        if isinstance(meta, DatabaseError):
+            raise meta
+        return meta
 
-    def parse_meta(self, data: bytes, slot: int) -> Root:
-        """Parse the bytes of a meta page of this file, and check that the file can have as many pages as it says.
+    def meta_pages(self) -> MetaPages:
+        """Return both meta pages as they are now, at one moment."""
+        return read_meta_pages(self.pread, self.page_size, self.size())
 
-        A file may end before pages that are free, but each of those takes 8 bytes of the freelist in it. Nobody need fear
-        to allocate a bit for each page of a root that came from here.
-        """
-        root = parse_meta(data, slot)
-        size = self.size()
-        if root.pages > size // root.page_size + size // 8:
-            raise CorruptDatabase(f"{root.last_pgno} cannot be the last page of a file of {size} bytes", slot)
-        return root
+    def settled_meta_pages(self) -> MetaPages:
+        """Return both meta pages; damage is believed only when it stays.
 
-    def meta_txnids(self) -> tuple[int, int]:
-        """Return the transaction ids of both meta pages as they are now: the cheapest look for news.
-
-        Nothing of them is checked but that they are there: LMDB, which maps the file, would die of it.
-        """
-        first = self.pread(8, 144)
-        second = self.pread(8, self.page_size + 144)
-        if len(second) < 8:
-            raise CorruptDatabase("missing, the file ends before it", 1)
-        return int.from_bytes(first, "little"), int.from_bytes(second, "little")
-
-    def newest_root(self) -> Root:
-        """Return the root of the meta page with the higher transaction id. Nothing holds it: see ``Env.hold``.
-
-        A meta page that a commit is just rewriting may contradict itself for the length of that write, so damage is
-        believed only when it stays.
+        A meta page that a commit is just rewriting may contradict itself for the length of that write.
         """
         for patience in _PATIENCE:
-            try:
-                return self._newest_root()
-            except CorruptDatabase:
-                time.sleep(patience)
-        return self._newest_root()
+            pages = self.meta_pages()
+            if not pages.problems():
+                return pages
+            time.sleep(patience)
+        return self.meta_pages()
 
-    def _newest_root(self) -> Root:
-        roots = (self.meta(0), self.meta(1))
-        if roots[0].page_size != roots[1].page_size:
-            raise CorruptDatabase(f"the meta pages disagree on the page size: {roots[0].page_size}, {roots[1].page_size}")
-        newest = max(roots, key=lambda root: root.txnid)
-        if roots[newest.txnid & 1].txnid != newest.txnid:
-            raise CorruptDatabase(f"transaction {newest.txnid} belongs into the other meta page", 1 - (newest.txnid & 1))
-        return newest
+    def newest_root(self) -> Root:
+        """Return the root of the newest valid meta page. Nothing holds it: see ``Env.hold``.
+
+        Raises ``DatabaseError`` when neither page is valid.
+        """
+        return self.settled_meta_pages().newest
+
+    def newest_txnid(self) -> int:
+        """Return the id of the newest commit as it is now: the cheapest look for news, for a file that was opened.
+
+        Raises ``CorruptDatabase`` when the file ends before its meta pages: LMDB, which maps it, would die of that.
+        """
+        first = self.pread(META_SIZE, 0)
+        second = self.pread(META_SIZE, self.page_size)
+        if len(second) < META_SIZE:
+            raise CorruptDatabase("missing, the file ends before it", 1)
+        if self._looked != (first, second):
+            self._newest = self.newest_root().txnid
+            self._looked = first, second
+        return self._newest
 
     def _find_page_size(self) -> int:
         if not stat.S_ISREG(os.fstat(self.fd).st_mode):
@@ -145,7 +142,7 @@ class DataFile:
         if not self.pread(1, 0):
             raise NotADatabase(f"{self.path}: no LMDB database: the file is empty")
         try:
-            page_size = parse_meta(self.pread(META_SIZE, 0), 0).page_size
+            page_size = find_page_size(self.pread)
         except (NotADatabase, UnsupportedFormat) as error:
             raise type(error)(f"{self.path}: {error}") from None
         if self.size() < page_size + META_SIZE:

@@ -1,4 +1,4 @@
-"""``Env``: an LMDB environment opened through py-lmdb, the only place that does so. Writing and the newest root go here.
+"""``Env``: an open LMDB environment: holding roots, and writing through py-lmdb, which is opened nowhere else.
 
 Rules it keeps (each was learned by losing data in an experiment):
 
@@ -10,7 +10,8 @@ Rules it keeps (each was learned by losing data in an experiment):
    commit that the table announces, then the meta page; it is believed when the table still announces the same commit after
    that, so no later one can have been rewriting the page. (A newer id in the other meta page proves less: it stands there
    before its commit has ended, and a writer may be put to sleep, or killed, in between.)
-6. All that a process holds is held by one slot of the table (``locktable``), at the oldest root of it.
+6. Reading takes neither LMDB nor its map, so it works where address space is scarce, and on a file that LMDB refuses.
+7. All that a process holds is held by one slot of the table (``locktable``), at the oldest root of it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from cowfs.errors import (
     AccessDenied,
     Busy,
     CorruptDatabase,
+    DatabaseError,
     EnvironmentFailure,
     InputError,
     NotADatabase,
@@ -38,7 +40,7 @@ from cowfs.pages.datafile import DataFile
 from cowfs.pages.failure import domain_error, translated
 from cowfs.pages.freelist import read_free_pages
 from cowfs.pages.hold import Hold, Holds
-from cowfs.pages.layout import Root
+from cowfs.pages.layout import MAX_TXNID, Root
 from cowfs.pages.locktable import IDLE, PIN, LockTable, sync_directory
 from cowfs.pages.roots import Roots
 from cowfs.pages.tree import TreeReader
@@ -71,14 +73,15 @@ class Env:
         self._table = LockTable(path)
         try:
             require_whole(self.file)
-            self._lmdb = self._open_lmdb()
+            self._look_at_meta_pages()
+            self._lmdb = None if readonly else self._open_lmdb()
         except BaseException:
             self._table.keep()
             self.file.close()
             raise
         try:
-            self._give_lock_to_owner()
             self._attach()
+            self._give_lock_to_owner()
             self._settle()
         except BaseException:
             self._close()
@@ -178,7 +181,7 @@ class Env:
             in_place = False
         if not in_place:
             raise EnvironmentFailure(f"{self.file.path}: removed or replaced since it was opened; open it again")
-        return max(self.file.meta_txnids())
+        return self.file.newest_txnid()
 
     def readers(self) -> list[tuple[int, int]]:
         """Return (pid, txnid) of every process that holds a root, the oldest root first; the pin is not among them."""
@@ -190,8 +193,7 @@ class Env:
         now = time.monotonic()
         if now - self._evicted >= _EVICT_EVERY:
             self._evicted = now
-            with translated(self.path):
-                self._lmdb.reader_check()
+            self._table.evict_dead()
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -203,12 +205,8 @@ class Env:
         ``DiskFull`` when there was no room: nothing was committed.
         """
         self._require_own_process()
-        if self.readonly:
-            raise AccessDenied(f"{self.path}: opened read-only")
         self.evict_dead_readers()
-        with translated(self.path):
-            raw = self._lmdb.begin(write=True)
-        txn = WriteTxn(self, raw)
+        txn = self._begin_write()
         try:
             self._with_room(lambda: self.roots.enter(txn))
             yield txn
@@ -238,22 +236,29 @@ class Env:
 
     def sync(self) -> None:
         """Put everything that is committed on disk; needed after commits that were not durable."""
-        with translated(self.path):
-            self._lmdb.sync(True)
+        if self._lmdb is not None:
+            with translated(self.path):
+                self._lmdb.sync(True)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
     def open_database(self, name: bytes, raw: lmdb.Transaction[bytes], *, create: bool) -> lmdb._Database:
         """Open (or create) a database (b"" is the main one) in a write transaction; raises py-lmdb's own errors."""
-        return self._lmdb.open_db(name or None, txn=raw, create=create)
+        return self._writable().open_db(name or None, txn=raw, create=create)
+
+    def _look_at_meta_pages(self) -> None:
+        """Refuse to write where LMDB would go on from another commit than the newest; warn where one may be lost."""
+        pages = self.file.settled_meta_pages()
+        if not self.readonly:
+            pages.require_writable()
+        pages.warn_of_lost_commit(self.path)
 
     def _open_lmdb(self) -> lmdb.Environment:
         with translated(self.path):
-            self._table.guard(lambda: max(self.file.meta_txnids()), _MAX_READERS)
+            self._table.guard(self.file.newest_txnid, _MAX_READERS)
             return lmdb.open(
                 os.fsencode(self.path),
                 map_size=max(_MAP_SIZE, self.file.newest_root().map_size),
-                readonly=self.readonly,
                 create=False,
                 sync=self.durable,
                 max_readers=_MAX_READERS,
@@ -262,11 +267,14 @@ class Env:
             )
 
     def _attach(self) -> None:
-        """Find the table of readers that LMDB uses: a transaction for reading must appear in it."""
+        """Find the table of readers. Where LMDB has it open a transaction for reading must appear in it."""
         with translated(self.path):
-            raw = self._begin_read()
-            self._guarded = self._table.attach(os.getpid(), raw.id())
-            raw.abort()
+            if self._lmdb is None:
+                self._guarded = self._table.share(self.file.newest_txnid, _MAX_READERS)
+            else:
+                raw = self._begin_read(self._lmdb)
+                self._guarded = self._table.attach(os.getpid(), raw.id())
+                raw.abort()
 
     def _settle(self) -> None:
         """Let LMDB see the last commit of a writer that was killed while it ended it.
@@ -274,12 +282,13 @@ class Env:
         Its meta page is written, so it has happened; but readers begin at it only after the next writer has come, who
         would find more than readers saw before. Waits for a writer, if one is just committing.
         """
-        if not self.readonly and max(self.file.meta_txnids()) > self._table.newest_txnid():
+        if self._lmdb is not None and self.file.newest_txnid() > self._table.newest_txnid():
             with translated(self.path):
                 self._lmdb.begin(write=True).abort()
 
     def _close(self) -> None:
-        self._lmdb.close()
+        if self._lmdb is not None:
+            self._lmdb.close()
         self._table.close()  # after LMDB: closing it drops LMDB's locks
         self.file.close()
 
@@ -287,13 +296,30 @@ class Env:
     def _write_lock(self) -> Iterator[WriteTxn]:
         """Keep other writers away for a block that commits nothing."""
         self._require_own_process()
-        with translated(self.path):
-            raw = self._lmdb.begin(write=True)
-        txn = WriteTxn(self, raw)
+        txn = self._begin_write()
         try:
             yield txn
         finally:
             txn.abort()
+
+    def _writable(self) -> lmdb.Environment:
+        """Return LMDB's environment, which one opened for reading does not have."""
+        if self._lmdb is None:
+            raise AccessDenied(f"{self.path}: opened read-only")
+        return self._lmdb
+
+    def _begin_write(self) -> WriteTxn:
+        """Begin the write transaction, waiting for other writers."""
+        environment = self._writable()
+        with translated(self.path):
+            raw = environment.begin(write=True)
+        txn = WriteTxn(self, raw)
+        if txn.txnid > MAX_TXNID:
+            txn.abort()
+            raise CorruptDatabase(
+                f"{self.path}: no transaction ids are left above {txn.txnid - 1}, which no database reaches"
+            )
+        return txn
 
     def _give_lock_to_owner(self) -> None:
         """Where root has created lock.mdb, give it to the owner of the data, who could not open the environment else."""
@@ -323,15 +349,18 @@ class Env:
         """Hold the commit that the table announces and read its meta page; None when a writer was too fast for that."""
         if not self._guarded:  # LMDB runs without a table of readers: nothing can be held
             return Hold(self.file, self.file.newest_root(), _nothing)
-        txnid = self._table.newest_txnid()
+        announced = self._table.newest_txnid()
+        meta = self.file.meta_pages().parsed[announced & 1]
+        # Damaged, and not just being rewritten? Then the commit before it is the newest that can be read.
+        txnid = announced if isinstance(meta, Root) else self.file.newest_txnid()
         self._add_hold(txnid)
         try:
             root = self.file.meta(txnid & 1)
             # Transaction txnid+2 rewrites that page, and it cannot begin to before txnid+1 has ended and is announced.
-            if root.txnid == txnid == self._table.newest_txnid():
+            if root.txnid == txnid and announced == self._table.newest_txnid():
                 return Hold(self.file, root, lambda: self._remove_hold(txnid))
-        except CorruptDatabase:
-            if txnid == self._table.newest_txnid():
+        except DatabaseError:
+            if announced == self._table.newest_txnid():
                 self._remove_hold(txnid)
                 raise
         self._remove_hold(txnid)
@@ -345,8 +374,7 @@ class Env:
         try:
             claim()
         except ReadersFull:
-            with translated(self.path):
-                self._lmdb.reader_check()
+            self._table.evict_dead()
             claim()
 
     def _remove_hold(self, txnid: int) -> None:
@@ -357,13 +385,12 @@ class Env:
         if self._users and self._pid == os.getpid():  # else it is closed, and the slot given back; or it is our parent's
             self._table.hold(txnid)
 
-    def _begin_read(self) -> lmdb.Transaction[bytes]:
-        with translated(self.path):
-            try:
-                return self._lmdb.begin()
-            except lmdb.ReadersFullError:
-                self._lmdb.reader_check()  # frees the slots of processes that died
-                return self._lmdb.begin()
+    def _begin_read(self, environment: lmdb.Environment) -> lmdb.Transaction[bytes]:
+        try:
+            return environment.begin()
+        except lmdb.ReadersFullError:
+            environment.reader_check()  # frees the slots of processes that died
+            return environment.begin()
 
 
 def _nothing() -> None:

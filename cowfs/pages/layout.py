@@ -49,6 +49,7 @@ MIN_PAGE_SIZE: Final = 512
 MAX_PAGE_SIZE: Final = 32768  # offsets in a page are u16, and one of them may be its end
 MAX_DEPTH: Final = 32  # CURSOR_STACK in mdb.c
 NO_PAGE: Final = 2**64 - 1
+MAX_TXNID: Final = 2**53 - 1  # more than any database reaches; exact in JSON, and with room above it for offsets and inodes
 
 # page flags
 BRANCH: Final = 0x01
@@ -171,10 +172,25 @@ def parse_meta(data: bytes, pgno: int) -> Root:
         raise CorruptDatabase(f"the freelist cannot have the flags {free.flags:#x}", pgno)
     if not 1 <= last_pgno <= _MAX_LAST_PGNO:
         raise CorruptDatabase(f"{last_pgno} cannot be the last page number", pgno)
+    if txnid > MAX_TXNID:
+        raise CorruptDatabase(f"{txnid} cannot be a transaction id", pgno)
     for name, record in (("freelist", free), ("main", main)):
         if not record.empty and not 2 <= record.root <= last_pgno:
             raise CorruptDatabase(f"root page {record.root} of the {name} tree is not in 2..{last_pgno}", pgno)
     return Root(txnid, page_size, map_size, last_pgno, free, main)
+
+
+def is_meta(data: bytes) -> bool:
+    """Return whether LMDB takes the bytes for a meta page (``mdb_env_read_header``): it looks at no field but these."""
+    if len(data) < META_SIZE:
+        return False
+    flags = PAGE_HEADER.unpack_from(data, 0)[2]
+    return bool(flags & META) and _META.unpack_from(data, HEADER_SIZE)[:2] == (MAGIC, DATA_VERSION)
+
+
+def raw_txnid(data: bytes) -> int:
+    """Return the transaction id of a meta page of which nothing is believed."""
+    return int.from_bytes(data[144:META_SIZE], "little")
 
 
 def _without_magic(data: bytes, pgno: int) -> NotADatabase | UnsupportedFormat:

@@ -37,11 +37,11 @@ import platform
 import random
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from cowfs.errors import EnvironmentFailure, ReadersFull, UnsupportedFormat
+from cowfs.errors import AccessDenied, EnvironmentFailure, ReadersFull, UnsupportedFormat
 from cowfs.pages.layout import MAGIC
 
 PIN: Final = 0x7F_C0_DB_00
@@ -92,7 +92,10 @@ class Pin(NamedTuple):
 
 
 class LockTable:
-    """The lock.mdb in the directory of an environment. ``guard`` it, open LMDB, ``attach``; ``close`` it after LMDB."""
+    """The lock.mdb in the directory of an environment.
+
+    To write: ``guard`` it, open LMDB, ``attach``; ``close`` it after LMDB. To read LMDB is not needed: ``share`` it.
+    """
 
     _kept: dict[tuple[int, int], int] = {}  # noqa: RUF012 - descriptors that may not be closed in this process, by rule 1
 
@@ -100,6 +103,7 @@ class LockTable:
         self._path = directory / "lock.mdb"
         self._directory = directory
         self._fd = -1
+        self._refused: OSError | None = None  # why it could not be opened
         self._map: mmap.mmap | None = None
         self._words = memoryview(b"").cast("Q")
         self._halves = memoryview(b"").cast("I")
@@ -124,6 +128,23 @@ class LockTable:
             self._unmap()  # now: closing a map closes a descriptor
         _lock(self._fd, fcntl.F_RDLCK, 0, wait=True)
         _lock(self._fd, fcntl.F_RDLCK, PIN, wait=True)
+
+    def share(self, newest_txnid: Callable[[], int], slots: int) -> bool:
+        """Take part in the table without LMDB, to hold roots that are read; begin it where there is none.
+
+        False on a read-only filesystem, where there is none and nobody writes. Raises ``AccessDenied``, and
+        ``UnsupportedFormat`` when the table is not laid out as we know it.
+        """
+        self._open(os.O_CREAT)
+        if self._fd < 0 and self._refused is not None:
+            if self._refused.errno == errno.EROFS:
+                return False
+            raise AccessDenied(f"{self._directory}: no permission to hold a commit (lock.mdb: {self._refused.strerror})")
+        self.guard(newest_txnid, slots)
+        self._remap()
+        if self._map is None or _HEADER.unpack_from(self._map) != (MAGIC, _FORMAT):
+            raise UnsupportedFormat(f"{self._path}: this LMDB keeps its reader slots in a way that cowfs does not know")
+        return True
 
     def keep(self) -> None:
         """Keep the descriptor for the next attempt: LMDB could not open, perhaps since this process has it open already."""
@@ -237,6 +258,15 @@ class LockTable:
             self._claim_own(txnid)
         self._words[self._word(self._own_index)] = txnid
 
+    def evict_dead(self) -> None:
+        """Free the slots of processes that have died: until then their roots are kept, and the file only grows."""
+        for slot in list(self.slots()):
+            ours = slot.process in (PIN, self._own_process) or slot.process == os.getpid()
+            if not ours and not _locked(self._fd, slot.process):
+                with self._reader_mutex():
+                    if self._slot(slot.number).process == slot.process and not _locked(self._fd, slot.process):
+                        self._halves[self._half(slot.number)] = 0
+
     def _claim_own(self, txnid: int) -> None:
         while not self._own_process:
             process = random.choice(_OURS)  # noqa: S311 - it need not be unguessable, only free
@@ -249,15 +279,17 @@ class LockTable:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _open(self) -> None:
+    def _open(self, create: int = 0) -> None:
         if self._fd >= 0:
             return
         try:
-            status = self._path.stat()
-            self._fd = self._kept.pop((status.st_dev, status.st_ino), -1)
+            with suppress(FileNotFoundError):
+                status = self._path.stat()
+                self._fd = self._kept.pop((status.st_dev, status.st_ino), -1)
             if self._fd < 0:
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | create, 0o644)
         except OSError as error:
+            self._refused = error
             if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
                 raise EnvironmentFailure(f"{self._path}: {error.strerror}") from error
 
@@ -358,6 +390,12 @@ def _lock(descriptor: int, kind: int, byte: int, *, wait: bool) -> bool:
             return False
         raise
     return True
+
+
+def _locked(descriptor: int, byte: int) -> bool:
+    """Return whether somebody, by another open file, has locked the byte."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    return bool(_FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
 
 
 def _begin_mutex(table: mmap.mmap, offset: int) -> None:

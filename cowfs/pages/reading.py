@@ -27,6 +27,7 @@ def reading(path: Path) -> Iterator[TreeReader]:
     if env is None:
         with DataFile(path) as file:
             require_whole(file)
+            file.meta_pages().warn_of_lost_commit(path)
             yield TreeReader(file, file.newest_root())
     else:
         with env, env.hold() as hold:

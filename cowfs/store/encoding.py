@@ -182,6 +182,11 @@ def instant_of(micros: int) -> datetime:
     return EPOCH + timedelta(microseconds=micros)
 
 
+FIRST_MICRO: Final = micros_of(datetime.min.replace(tzinfo=timezone.utc))
+LAST_MICRO: Final = micros_of(datetime.max.replace(tzinfo=timezone.utc))
+"""The first and the last instant that can be shown, those of the years 1 to 9999."""
+
+
 # -- from bytes --------------------------------------------------------------------------------------------------
 
 

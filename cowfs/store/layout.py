@@ -29,7 +29,9 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from cowfs.errors import CorruptDatabase, NotADatabase, UnsupportedFormat
+from cowfs.pages.layout import MAX_TXNID
 from cowfs.pages.reader import Reader
+from cowfs.store.encoding import FIRST_MICRO, LAST_MICRO
 
 META: Final = b"cowfs"
 EAV: Final = b"eav"
@@ -86,7 +88,10 @@ class State:
         """Parse the record under ``b"state"``. Raises ``CorruptDatabase``."""
         if data is None or len(data) != _STATE.size:
             raise CorruptDatabase("the store's state record is missing or damaged")
-        return cls(*_STATE.unpack(data))
+        state = cls(*_STATE.unpack(data))
+        if max(state.txid, state.offset) > MAX_TXNID or not FIRST_MICRO <= state.instant <= LAST_MICRO:
+            raise CorruptDatabase("the store's state record is damaged")
+        return state
 
 
 ONE_DATOM: Final = 1 << 64

@@ -17,7 +17,7 @@ from datetime import datetime
 from cowfs.errors import CorruptDatabase
 from cowfs.pages.reader import Reader
 from cowfs.store.datom import Datom
-from cowfs.store.encoding import decode, instant_of
+from cowfs.store.encoding import FIRST_MICRO, LAST_MICRO, decode, instant_of
 from cowfs.store.layout import LOG
 from cowfs.store.schema import Attribute
 
@@ -51,8 +51,13 @@ def pack_row(instant: int, asserted: Sequence[bytes], retracted: Sequence[bytes]
 
 
 def row_instant(row: bytes) -> int:
-    """Return the instant of a row's transaction, in microseconds since 1970."""
-    return int(_HEAD.unpack_from(row)[0])
+    """Return the instant of a row's transaction, in microseconds since 1970. Raises ``CorruptDatabase``."""
+    if len(row) < _HEAD.size:
+        raise CorruptDatabase(f"a row of the log has {len(row)} bytes")
+    micros = int(_HEAD.unpack_from(row)[0])
+    if not FIRST_MICRO <= micros <= LAST_MICRO:
+        raise CorruptDatabase(f"a row of the log is of microsecond {micros}, which is in no year")
+    return micros
 
 
 def first_later(reader: Reader, micros: int, start: int, stop: int) -> int:

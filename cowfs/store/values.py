@@ -30,7 +30,9 @@ from cowfs.store.encoding import (
     BYTES,
     DIGITS_MAX,
     ENCODED_NIL,
+    FIRST_MICRO,
     KEYWORD,
+    LAST_MICRO,
     STRING,
     SYMBOL,
     URI,
@@ -238,7 +240,7 @@ def _instant(value: object) -> bytes:
     if value.tzinfo is None:
         raise InputError("a datetime without a time zone; give it tzinfo")
     micros = micros_of(value)
-    if not _FIRST_MICRO <= micros <= _LAST_MICRO:
+    if not FIRST_MICRO <= micros <= LAST_MICRO:
         raise InputError("an instant lies in the years 1 to 9999, UTC")
     return encode_micros(micros)
 
@@ -323,9 +325,6 @@ def _ref(value: object) -> bytes:
         raise InputError("an entity id is 1 to 2**53-1")
     return encode_ref(number)
 
-
-_FIRST_MICRO = micros_of(datetime.min.replace(tzinfo=timezone.utc))
-_LAST_MICRO = micros_of(datetime.max.replace(tzinfo=timezone.utc))
 
 ENCODERS: Final[Mapping[str, Encoder]] = {
     "string": _string,

@@ -12,6 +12,7 @@ from cowfs.pages.layout import (
     HEADER_SIZE,
     INTEGER_KEY,
     LEAF,
+    MAX_TXNID,
     META_SIZE,
     NO_PAGE,
     NODE_SIZE,
@@ -43,7 +44,7 @@ def roots(draw: st.DrawFn) -> Root:
     page_size, last_pgno = draw(st.sampled_from(PAGE_SIZES)), draw(st.integers(1, 2**40))
     free = draw(records(INTEGER_KEY, st.just(page_size), last_pgno))
     main = draw(records(0, st.integers(0, 2**32 - 1), last_pgno))
-    return Root(draw(U64), page_size, draw(U64), last_pgno, free, main)
+    return Root(draw(st.integers(0, MAX_TXNID)), page_size, draw(U64), last_pgno, free, main)
 
 
 @settings(deadline=None)

@@ -58,12 +58,12 @@ def test_lmdb_lists_our_slots(path: Path) -> None:
     with retaining(path) as (env, _keeper), stock_process(path) as other:
         with env.hold(5), env.hold(7), env.hold():
             own = env._table._own_process
-            for readers in (env._lmdb.readers(), other.do("answer = env.readers()")):
+            for readers in (env._writable().readers(), other.do("answer = env.readers()")):
                 rows = listed(readers)
                 assert (rows[PIN], rows[own]) == ("1", "5")
             assert other.do("answer = env.reader_check()") == 0, "we live"
             assert env.readers() == [(os.getpid(), 5)]
-        assert listed(env._lmdb.readers())[own] == "-"
+        assert listed(env._writable().readers())[own] == "-"
         assert env.readers() == []
         other.do("txn = env.begin()")
         assert env.readers() == [(other.pid, 11)]

@@ -424,7 +424,7 @@ def test_costs_of_any_commits_are_what_dropping_them_gives_back(tmp_path: Path, 
     with retaining(tmp_path / "db") as (env, keeper):
         for number in range(45):
             with env.write() as txn:
-                write(env._lmdb, txn._raw, choice)
+                write(env._writable(), txn._raw, choice)
                 for _ in range(choice.choice([1, 3, 60])):
                     key = b"%d" % choice.randrange(200)
                     if choice.random() < 0.3:
