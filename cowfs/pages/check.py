@@ -3,7 +3,8 @@
 What it verifies, all of it against the bytes and nothing against LMDB:
 
 1. every page from 2 to the last is reachable from the root, or free, exactly once;
-2. every page says its own number and what it is, its nodes lie side by side and fill its used part exactly;
+2. every page says its own number and what it is, its nodes lie side by side and fill its used part exactly; no leaf is
+   empty, and no branch page but the freelist's has a single child (LMDB leaves none, and aborts at one);
 3. keys ascend in each tree by the tree's own order, and stay between the separators above them;
 4. overflow runs are whole, and long enough for their values (LMDB leaves a longer one when a value shrinks in place);
 5. depth, page counts and entry counts are what the tree's record says; not the page counts of a database with
@@ -176,6 +177,8 @@ class _Checker:
         ends = [offset + NODE_SIZE + size for offset, size in zip(offsets, key_sizes, strict=True)]
         self._filled(page, pgno, offsets, ends)
         separators = branch.keys[1:]
+        if not separators and tree.record is not self._root.free:
+            self._report(pgno, f"{tree.name}: a branch page with a single child")
         self._in_order(tree, visit, separators)
         stack.extend(zip(branch.children, repeat(level + 1), [low, *separators], [*separators, high], strict=False))
 
@@ -200,6 +203,8 @@ class _Checker:
                 tree.entries += 1
             keys.append(page[start:middle])
             ends.append(end)
+        if not keys:
+            self._report(pgno, f"{tree.name}: a leaf page without entries")
         self._filled(page, pgno, offsets, ends)
         return keys
 

@@ -44,6 +44,7 @@ from cowfs.pages.layout import MAX_TXNID, Root
 from cowfs.pages.locktable import IDLE, PIN, LockTable, sync_directory
 from cowfs.pages.roots import Roots
 from cowfs.pages.tree import TreeReader
+from cowfs.pages.vetting import Vetting
 from cowfs.pages.writetxn import WriteTxn
 
 _MAP_SIZE = 1 << 40
@@ -71,12 +72,14 @@ class Env:
         self._inode = os.fstat(self.file.fd).st_ino
         self._evicted = 0.0
         self._table = LockTable(path)
+        self._vetting = Vetting(self.file)
         try:
             require_whole(self.file)
             self._look_at_meta_pages()
             self._lmdb = None if readonly else self._open_lmdb()
         except BaseException:
             self._table.keep()
+            self._vetting.close()
             self.file.close()
             raise
         try:
@@ -290,6 +293,7 @@ class Env:
         if self._lmdb is not None:
             self._lmdb.close()
         self._table.close()  # after LMDB: closing it drops LMDB's locks
+        self._vetting.close()
         self.file.close()
 
     @contextmanager
@@ -313,7 +317,9 @@ class Env:
         environment = self._writable()
         with translated(self.path):
             raw = environment.begin(write=True)
-        txn = WriteTxn(self, raw)
+        txn = WriteTxn(self, raw, self._vetting)
+        pin = self._table.pin()
+        self._vetting.begin(txn.txnid, txn.txnid - 1 if pin is None else pin.txnid)
         if txn.txnid > MAX_TXNID:
             txn.abort()
             raise CorruptDatabase(

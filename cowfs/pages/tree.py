@@ -201,8 +201,8 @@ class TreeReader:
         """Yield (page number, bytes) of the leaves of a tree, in order."""
         return self._leaves_of(record, b"", None, reverse=False)
 
-    def scan_integers(self, record: TreeRecord, start: int, stop: int, size: int = 8) -> Iterator[tuple[int, bytes]]:
-        """Yield (key, first ``size`` bytes of the value) for start <= key < stop of a tree whose keys are integers.
+    def scan_integers(self, record: TreeRecord, start: int, stop: int, size: int | None = 8) -> Iterator[tuple[int, bytes]]:
+        """Yield (key, first ``size`` bytes of the value, or all) for start <= key < stop of a tree whose keys are integers.
 
         For the freelist, the order of whose keys is that of the numbers, not of their bytes.
         """
@@ -235,24 +235,30 @@ class TreeReader:
     def big_value_pgno(self, node: LeafNode, pgno: int) -> int:
         """Return the first page of a big value's overflow run, after checking that the run, and the file, hold the value."""
         first = int.from_bytes(node.data, "little")
-        last_pgno = self.root.last_pgno
-        if not 2 <= first <= last_pgno:
-            raise CorruptDatabase(f"overflow page {first} is not in 2..{last_pgno}", pgno)
-        run = overflow_run(self.file.header(first), first)
-        if first + run - 1 > last_pgno or run * self.file.page_size < HEADER_SIZE + node.size:
-            raise CorruptDatabase(f"a run of {run} pages cannot hold a value of {node.size} bytes", first)
-        if first * self.file.page_size + HEADER_SIZE + node.size > self.file.size():
-            raise CorruptDatabase("an overflow run is cut short, the file ends in it", first)
+        if not 2 <= first <= self.root.last_pgno:
+            raise CorruptDatabase(f"overflow page {first} is not in 2..{self.root.last_pgno}", pgno)
+        self.require_run(first, node.size)
         return first
+
+    def require_run(self, first: int, size: int) -> None:
+        """Raise ``CorruptDatabase`` unless an overflow run begins at page ``first`` and holds a value of ``size`` bytes."""
+        last_pgno = self.root.last_pgno
+        run = overflow_run(self.file.header(first), first) if 2 <= first <= last_pgno else 0
+        if first + run - 1 > last_pgno or run * self.file.page_size < HEADER_SIZE + size:
+            raise CorruptDatabase(f"a run of {run} pages cannot hold a value of {size} bytes", first)
+        if first * self.file.page_size + HEADER_SIZE + size > self.file.size():
+            raise CorruptDatabase("an overflow run is cut short, the file ends in it", first)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _integers_in(self, page: bytes, pgno: int, start: int, stop: int, size: int) -> Iterator[tuple[int, bytes]]:
+    def _integers_in(self, page: bytes, pgno: int, start: int, stop: int, size: int | None) -> Iterator[tuple[int, bytes]]:
         for offset in node_offsets(page, pgno):
             node = parse_leaf_node(page, offset, pgno)
             key = int.from_bytes(node.key, "little")
             if start <= key < stop:
-                if node.flags & BIG_DATA:
+                if size is None:
+                    yield key, self.value(node, pgno)
+                elif node.flags & BIG_DATA:
                     first = self.big_value_pgno(node, pgno)
                     yield key, self.file.pread(size, first * self.file.page_size + HEADER_SIZE)
                 else:

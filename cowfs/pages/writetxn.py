@@ -10,6 +10,7 @@ import lmdb
 from cowfs.errors import EnvironmentFailure
 from cowfs.pages.failure import domain_error, translated
 from cowfs.pages.reader import Reader
+from cowfs.pages.vetting import MAIN, Vetting
 
 if TYPE_CHECKING:
     from cowfs.pages.env import Env
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 class WriteTxn(Reader):
     """The write transaction, a ``Reader`` that sees what it wrote. ``txnid`` is the id that its commit will have."""
 
-    def __init__(self, env: Env, raw: lmdb.Transaction[bytes]) -> None:
+    def __init__(self, env: Env, raw: lmdb.Transaction[bytes], vetting: Vetting) -> None:
         self.txnid = raw.id()
+        self._vetting = vetting
         self._env = env
         self._raw = raw
         self.horizon = 0  # what it gives up commits below, when it has committed; for ``Roots``
@@ -31,6 +33,7 @@ class WriteTxn(Reader):
         handle = self._handle(name)
         if handle is None or not key:
             return None
+        self._vetting.key(name, key)
         try:
             return self._raw.get(key, db=handle)
         except lmdb.Error as error:
@@ -48,17 +51,12 @@ class WriteTxn(Reader):
             return
         with translated(self._env.path), self._raw.cursor(handle) as cursor:
             if reverse:
-                placed = cursor.last() if stop is None or not cursor.set_range(stop) else cursor.prev()
-                for key, value in cursor.iterprev() if placed else ():
-                    if key < start:
-                        return
-                    yield key, value
-            else:
-                placed = cursor.set_range(start) if start else cursor.first()
-                for key, value in cursor if placed else ():
-                    if stop is not None and key >= stop:
-                        return
-                    yield key, value
+                yield from self._backwards(name, cursor, start, stop)
+                return
+            for key in self._forwards(name, cursor, start):
+                if stop is not None and key >= stop:
+                    return
+                yield key, cursor.value()
 
     def keys(self, name: bytes, start: bytes = b"", stop: bytes | None = None) -> Iterator[bytes]:
         """Yield the keys with start <= key < stop in order. Do not write to the same database before the scan has ended."""
@@ -66,34 +64,64 @@ class WriteTxn(Reader):
         if handle is None:
             return
         with translated(self._env.path), self._raw.cursor(handle) as cursor:
-            if cursor.set_range(start) if start else cursor.first():
-                for key in cursor.iternext(keys=True, values=False):
-                    if stop is not None and key >= stop:
-                        return
-                    yield key
+            for key in self._forwards(name, cursor, start):
+                if stop is not None and key >= stop:
+                    return
+                yield key
+
+    def _forwards(self, name: bytes, cursor: lmdb.Cursor[bytes], start: bytes) -> Iterator[bytes]:
+        """Place the cursor on one entry from ``start`` on after another; yield their keys."""
+        vetted = self._vetting.onwards(name, start)
+        placed = cursor.set_range(start) if start else cursor.first()
+        while placed:
+            key = cursor.key()
+            yield key
+            if key >= vetted.last:
+                vetted = self._vetting.onwards(name, key)
+            placed = cursor.next()
+
+    def _backwards(
+        self, name: bytes, cursor: lmdb.Cursor[bytes], start: bytes, stop: bytes | None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        vetted = self._vetting.backwards(name, stop)
+        placed = cursor.last() if stop is None or not cursor.set_range(stop) else cursor.prev()
+        while placed:
+            key = cursor.key()
+            if key < start:
+                return
+            if key not in vetted:
+                vetted = self._vetting.backwards(name, key)
+            yield key, cursor.value()
+            placed = cursor.prev()
 
     def create(self, names: Iterable[bytes]) -> None:
         """Create the named databases that are not there yet; needed once before anything is put into them."""
         with translated(self._env.path):
             for name in names:
+                self._vetting.create(name)
                 self._opened[name] = self._env.open_database(name, self._raw, create=True)
 
     def put(self, name: bytes, key: bytes, value: bytes) -> None:
         """Set the value at ``key`` (1 to 511 bytes) in a database that exists."""
+        handle = self._existing(name)
+        self._vetting.put(name, key, len(value))
         try:
-            self._raw.put(key, value, db=self._existing(name))
+            self._raw.put(key, value, db=handle)
         except lmdb.Error as error:
             raise domain_error(error, self._env.path) from error
 
     def put_many(self, name: bytes, items: list[tuple[bytes, bytes]]) -> None:
         """Set many values at once; in key order is fastest."""
         with translated(self._env.path), self._raw.cursor(self._existing(name)) as cursor:
+            self._vetting.put_many(name, items)
             cursor.putmulti(items)
 
     def delete(self, name: bytes, key: bytes) -> bool:
         """Delete ``key``; return whether it was there."""
+        handle = self._existing(name)
+        self._vetting.delete(name, key)
         try:
-            return self._raw.delete(key, db=self._existing(name))
+            return self._raw.delete(key, db=handle)
         except lmdb.Error as error:
             raise domain_error(error, self._env.path) from error
 
@@ -101,9 +129,11 @@ class WriteTxn(Reader):
         """Commit now; ``Env.write`` does it at the end of its block. After an abort it does nothing."""
         if self._ended:
             return
+        self._vetting.commit()
         self._ended = True
         with translated(self._env.path):
             self._raw.commit()
+        self._vetting.end(self.txnid)
         self._env.handles.update(self._opened)
         self._env.roots.left(self)
 
@@ -112,10 +142,12 @@ class WriteTxn(Reader):
         if not self._ended:
             self._ended = True
             self._raw.abort()
+            self._vetting.end(self.txnid - 1)
 
     def _handle(self, name: bytes) -> lmdb._Database | None:
         handle = self._opened.get(name) or self._env.handles.get(name)
         if handle is None:
+            self._vetting.key(MAIN, name)
             try:
                 handle = self._opened[name] = self._env.open_database(name, self._raw, create=False)
             except lmdb.NotFoundError:
