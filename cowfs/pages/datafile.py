@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cowfs.errors import AccessDenied, CorruptDatabase, DatabaseError, EnvironmentFailure, NotADatabase, UnsupportedFormat
 from cowfs.pages.layout import HEADER_SIZE, META_SIZE, PAGE_HEADER, Root
-from cowfs.pages.metapages import MetaPages, find_page_size, read_meta_pages
+from cowfs.pages.metapages import MetaPages, find_page_size, read_meta_pages, require_possible
 
 _PATIENCE = (0.0, 0.001, 0.01)  # seconds between looks at a meta page that contradicts itself
 
@@ -102,6 +102,10 @@ class DataFile:
     def meta_pages(self) -> MetaPages:
         """Return both meta pages as they are now, at one moment."""
         return read_meta_pages(self.pread, self.page_size, self.size())
+
+    def require_possible(self, root: Root) -> None:
+        """Raise ``CorruptDatabase`` unless the file can have the root, which does not come from its meta pages."""
+        require_possible(root, self.page_size, self.size())
 
     def settled_meta_pages(self) -> MetaPages:
         """Return both meta pages; damage is believed only when it stays.

@@ -165,19 +165,24 @@ def parse_meta(data: bytes, pgno: int) -> Root:
     free = TreeRecord.parse(data, 40)
     main = TreeRecord.parse(data, 88)
     last_pgno, txnid = _META_END.unpack_from(data, 136)
-    page_size = free.pad
+    return _checked(Root(txnid, free.pad, map_size, last_pgno, free, main), pgno)
+
+
+def _checked(root: Root, pgno: int | None) -> Root:
+    """Return ``root`` when its fields can be those of a database. Raises ``CorruptDatabase``, of page ``pgno``."""
+    page_size, last_pgno = root.page_size, root.last_pgno
     if not MIN_PAGE_SIZE <= page_size <= MAX_PAGE_SIZE or page_size & (page_size - 1):
         raise CorruptDatabase(f"{page_size} is no page size", pgno)
-    if free.flags & (REVERSE_KEY | DUP_SORT | INTEGER_KEY) != INTEGER_KEY:
-        raise CorruptDatabase(f"the freelist cannot have the flags {free.flags:#x}", pgno)
+    if root.free.flags & (REVERSE_KEY | DUP_SORT | INTEGER_KEY) != INTEGER_KEY:
+        raise CorruptDatabase(f"the freelist cannot have the flags {root.free.flags:#x}", pgno)
     if not 1 <= last_pgno <= _MAX_LAST_PGNO:
         raise CorruptDatabase(f"{last_pgno} cannot be the last page number", pgno)
-    if txnid > MAX_TXNID:
-        raise CorruptDatabase(f"{txnid} cannot be a transaction id", pgno)
-    for name, record in (("freelist", free), ("main", main)):
+    if root.txnid > MAX_TXNID:
+        raise CorruptDatabase(f"{root.txnid} cannot be a transaction id", pgno)
+    for name, record in (("freelist", root.free), ("main", root.main)):
         if not record.empty and not 2 <= record.root <= last_pgno:
             raise CorruptDatabase(f"root page {record.root} of the {name} tree is not in 2..{last_pgno}", pgno)
-    return Root(txnid, page_size, map_size, last_pgno, free, main)
+    return root
 
 
 def is_meta(data: bytes) -> bool:
@@ -209,10 +214,10 @@ def _other_version(version: int) -> UnsupportedFormat:
 
 
 def parse_root(data: bytes) -> Root:
-    """Parse what ``meta[ROOT_BYTES]`` has kept of a meta page that was parsed before."""
+    """Parse what ``meta[ROOT_BYTES]`` has kept of a meta page. Raises ``CorruptDatabase``."""
     free, main = TreeRecord.parse(data, 8), TreeRecord.parse(data, 56)
     last_pgno, txnid = _META_END.unpack_from(data, 104)
-    return Root(txnid, free.pad, int.from_bytes(data[:8], "little"), last_pgno, free, main)
+    return _checked(Root(txnid, free.pad, int.from_bytes(data[:8], "little"), last_pgno, free, main), None)
 
 
 def pack_meta(root: Root, pgno: int) -> bytes:

@@ -98,18 +98,25 @@ class MetaPages:
     def _parse(self, slot: int) -> Root | DatabaseError:
         try:
             root = parse_meta(self.data[slot], slot)
-            if root.page_size != self.page_size:
-                raise CorruptDatabase(f"it says {root.page_size} bytes a page, and the file has {self.page_size}", slot)
-            # A file may end before pages that are free, but each of those takes 8 bytes of the freelist in it. So nobody
-            # need fear to allocate a bit for each page of a root that came from here.
-            if root.pages > self.file_size // root.page_size + self.file_size // 8:
-                raise CorruptDatabase(f"{root.last_pgno} cannot be the last page of a file of {self.file_size} bytes", slot)
+            require_possible(root, self.page_size, self.file_size, slot)
         except DatabaseError as error:
             return error
         return root
 
 
 _UNWRITABLE = "it can be read, not written: `cowfs restore` makes a sound copy of it"
+
+
+def require_possible(root: Root, page_size: int, file_size: int, pgno: int | None = None) -> None:
+    """Raise ``CorruptDatabase`` unless a file of that size can have the root.
+
+    A file may end before pages that are free, but each of those takes 8 bytes of the freelist in it. So nobody need fear to
+    allocate a bit for each page of a root that was held against this.
+    """
+    if root.page_size != page_size:
+        raise CorruptDatabase(f"it says {root.page_size} bytes a page, and the file has {page_size}", pgno)
+    if root.pages > file_size // page_size + file_size // 8:
+        raise CorruptDatabase(f"{root.last_pgno} cannot be the last page of a file of {file_size} bytes", pgno)
 
 
 def read_meta_pages(read: Read, page_size: int, file_size: int) -> MetaPages:

@@ -225,6 +225,7 @@ class Roots:
         while record is not None:
             root = record.find(txnid)
             if root is not None:
+                self._file.require_possible(root)
                 return record, root
             link, pgno = record.link_above(txnid)
             if link >= position:

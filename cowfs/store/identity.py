@@ -58,7 +58,7 @@ class Identities:
         owners: dict[bytes, bytes] = {}
         for prefix, added in novelty.added.items():
             aid = prefix[ENTITY_SIZE:]
-            if schema.by_key[aid].unique is None:
+            if schema.of_key(aid).unique is None:
                 continue
             for value in added:
                 owner = owners.setdefault(aid + value, prefix)
@@ -115,7 +115,7 @@ class Identities:
         self, prefix: bytes, encoding: bytes, owner: bytes, schema: Schema, ids: Sequence[int]
     ) -> TransactionError:
         entity, other = (int.from_bytes(key[:ENTITY_SIZE], "big") for key in (prefix, owner))
-        attribute = schema.by_key[prefix[ENTITY_SIZE:]]
+        attribute = schema.of_key(prefix[ENTITY_SIZE:])
         error = InputError(
             f"{attribute.name} is unique, and {shown(decode(encoding))} would be that of"
             f" entity {min(entity, other)} and of entity {max(entity, other)}"

@@ -39,7 +39,7 @@ from cowfs.store.encoding import (
     Ref,
     decode,
 )
-from cowfs.store.layout import AID_SIZE, ENTITY_SIZE
+from cowfs.store.layout import AID_SIZE, ENTITY_SIZE, TX_SIZE
 from cowfs.store.values import to_json
 
 Pairs = list[tuple[bytes, bytes]]
@@ -173,10 +173,10 @@ def lines_size(pairs: Pairs) -> int:
 
 
 def _keys_and_txs(pairs: Pairs) -> tuple[list[bytes], list[int]]:
-    txs = [tx for (tx,) in _ID.iter_unpack(b"".join([data for _key, data in pairs]))]
-    if len(txs) != len(pairs):
-        raise CorruptDatabase("ave has an entry without a transaction")
-    return [key for key, _data in pairs], txs
+    keys, data = [key for key, _tx in pairs], [tx for _key, tx in pairs]
+    if min(map(len, keys)) <= AID_SIZE + ENTITY_SIZE or {*map(len, data)} != {TX_SIZE}:
+        raise CorruptDatabase("ave has an entry without a value, or without a transaction")
+    return keys, [tx for (tx,) in _ID.iter_unpack(b"".join(data))]
 
 
 def _tag(keys: list[bytes]) -> int | None:

@@ -71,7 +71,7 @@ class Novelty:
                 continue
             done.add(number)
             for prefix in self._prefixes_of(entity_key(number)):
-                if self._schema.by_key[prefix[ENTITY_SIZE:]].component:
+                if self._schema.of_key(prefix[ENTITY_SIZE:]).component:
                     waiting.extend(int.from_bytes(value[1:], "big") for value in self.values(prefix))
                 self.retract_all(prefix)
             self._retract_references(number)

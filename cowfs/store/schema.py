@@ -120,6 +120,15 @@ class Schema(Mapping[str, Attribute]):
     def __len__(self) -> int:
         return len(self._by_name)
 
+    def of_key(self, key: bytes) -> Attribute:
+        """Return the attribute with that key in an index. Raises ``CorruptDatabase`` when there is none."""
+        try:
+            return self.by_key[key]
+        except KeyError:
+            raise CorruptDatabase(
+                f"an index has a datom of attribute {int.from_bytes(key, 'big')}, which is not there"
+            ) from None
+
     @property
     def next_id(self) -> int:
         """The id of the next new attribute."""

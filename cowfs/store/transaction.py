@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from cowfs.errors import InputError, TransactionError
+from cowfs.errors import CorruptDatabase, InputError, TransactionError
 from cowfs.pages.writetxn import WriteTxn
 from cowfs.store.datom import Datom
 from cowfs.store.encoding import KEY_VALUE_MAX, decode, encode_ref, instant_of
@@ -170,8 +170,10 @@ def _delete(txn: WriteTxn, novelty: Novelty, changes: dict[bytes, int]) -> list[
     for prefix, gone in sorted(novelty.gone.items()):
         e, aid = prefix[:ENTITY_SIZE], prefix[ENTITY_SIZE:]
         for value, data in sorted(gone.items()):
-            txn.delete(EAV, prefix + value)
-            txn.delete(AVE, aid + value + e)
+            if not (txn.delete(EAV, prefix + value) and txn.delete(AVE, aid + value + e)):
+                raise CorruptDatabase(
+                    f"a datom of entity {int.from_bytes(e, 'big')} is in one index only; `cowfs check` says more"
+                )
             encoding = data[TX_SIZE:] or value
             datoms.append(data[:TX_SIZE] + pack_datom(prefix, encoding))
             size = line_size(encoding, int.from_bytes(e, "big"), int.from_bytes(data[:TX_SIZE], "big"))

@@ -1,0 +1,38 @@
+"""Mutated files through every command (tests/mutants.py says how), as many as you like.
+
+    scripts/fuzz [--seed N] [--count N]
+
+Seed N makes mutant N, N+1 and so on. What was violated is printed with its seed, which brings it back; the exit code is 1
+then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.mutants import hunt
+
+_MEMORY = "/dev/shm"  # noqa: S108 - a filesystem in memory, where there is one: nothing here must survive
+
+
+def main() -> None:
+    """Examine the mutants."""
+    parser = argparse.ArgumentParser(description="Mutated files through every command.")
+    parser.add_argument("--seed", type=int, default=0, help="of the first mutant (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=10_000, help="how many (default: %(default)s)")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="cowfs-fuzz-", dir=place) as directory:
+        found = hunt(Path(directory), range(arguments.seed, arguments.seed + arguments.count))
+    print(f"{arguments.count} mutants, {len(found)} violations, {time.monotonic() - began:.0f} s")
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()

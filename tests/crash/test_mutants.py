@@ -1,0 +1,17 @@
+"""2,000 mutated files: no command ends by a signal or with a traceback. ``scripts/fuzz`` does more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.mutants import hunt
+
+_MUTANTS = 2000
+_PARTS = 16
+
+
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_every_command_survives_a_damaged_file(tmp_path: Path, part: int) -> None:
+    assert hunt(tmp_path, range(part, _MUTANTS, _PARTS)) == []
