@@ -22,11 +22,18 @@ def parse_duration(text: str) -> int:
 
 
 def parse_bytes(text: str) -> int:
-    """Return the bytes of an amount like ``4096``, ``64MiB`` or ``2G`` (units are powers of 1024). Raises ``InputError``."""
+    """Return the bytes of an amount like ``4096``, ``64MiB`` or ``2G`` (units are powers of 1024). Raises ``InputError``.
+
+    ``1.3k`` is rounded down to a whole number of bytes. A fraction without a unit, and less than one byte, are refused.
+    """
     match = _AMOUNT.fullmatch(text)
     if match is None:
         raise InputError(f"{text!r} is no amount of bytes like 4096, 64MiB or 2GiB")
-    return int(Fraction(match[1]) * _BYTES[(match[2] or "").lower()])
+    unit = _BYTES[(match[2] or "").lower()]
+    amount = Fraction(match[1]) * unit
+    if amount.denominator > 1 and (unit == 1 or amount < 1):
+        raise InputError(f"{text!r} is no whole number of bytes")
+    return int(amount)
 
 
 def duration_text(seconds: float, parts: int = 2) -> str:

@@ -38,7 +38,10 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("2G", 2 << 30),
         ("2gib", 2 << 30),
         ("1.5M", 3 << 19),
-        ("0.3", 0),
+        ("0.0", 0),
+        ("2.0", 2),
+        ("0.5k", 512),
+        ("1.3 KiB", 1331),
         ("3T", 3 << 40),
         ("999999999999999999", 999_999_999_999_999_999),
         ("9007199254740993k", 9_007_199_254_740_993 << 10),
@@ -51,6 +54,12 @@ def test_amounts_are_read_exactly(text: str, count: int) -> None:
 @pytest.mark.parametrize("text", ["", "k", "-1", "1e9", "5ib", "5 ", " 5", "1,000", "5KK", "5P", "½", "1_000", "0x10", "1."])
 def test_what_is_no_amount_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="is no amount of bytes like"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["0.5", "1.5", "0.3b", "2.000001 B", "0.0001k", "0.000001 KiB"])
+def test_parts_of_a_byte_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="is no whole number of bytes"):
         parse_bytes(text)
 
 

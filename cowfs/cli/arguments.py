@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from math import isinf
@@ -16,6 +17,7 @@ from cowfs.store.retention import Retention
 from cowfs.units import parse_bytes, parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_NOT_ZERO = re.compile(r"[-0.]*[1-9]")  # the text of a number other than 0 begins so
 
 
 def duration(text: str) -> int:
@@ -96,6 +98,8 @@ def _finite(text: str) -> float:
     number = float(text)
     if isinf(number):
         raise ValueError(f"{text} is too large for a double")
+    if number == 0 and _NOT_ZERO.match(text):
+        raise ValueError(f"{text} is too near to 0 for a double")
     return number
 
 

@@ -120,6 +120,11 @@ def encode_double(value: float) -> bytes:
     return _TAGGED_U64.pack(DOUBLE, bits ^ _ALL if bits >> 63 else bits | _BIAS)
 
 
+def nearest_float(value: float) -> float:
+    """Return the single-precision number nearest to ``value``. Raises ``OverflowError`` when it is too large for one."""
+    return float(_F32.unpack(_F32.pack(value))[0])
+
+
 def encode_float(value: float) -> bytes:
     """Encode the single-precision number nearest to ``value``. Raises ``OverflowError`` when it is too large for one."""
     bits: int = _U32.unpack(_F32.pack(value))[0] if not isnan(value) else 0x7FC0 << 16

@@ -8,6 +8,9 @@ reason only, the caller knows form and attribute. ``to_json`` is the exact inver
     double, float                           a number, or "NaN", "Infinity", "-Infinity"
     bytes                                   base64                 tuple     a list         ref   {":db/id": 42}
 
+A double or a float rounds decimals. It refuses an integer that it cannot hold exactly, and what is out of its range or
+would become 0.
+
 An attribute without a declared type takes what JSON itself can tell apart: strings, integers (long, beyond 64 bits bigint),
 finite doubles, booleans, and references as {":db/id": n}.
 """
@@ -51,6 +54,7 @@ from cowfs.store.encoding import (
     encode_tuple,
     encode_uuid,
     micros_of,
+    nearest_float,
 )
 
 MAX_ENTITY: Final = 2**53 - 1  # exact in every reader of JSON
@@ -191,10 +195,16 @@ def _double(value: object) -> bytes:
 
 
 def _float(value: object) -> bytes:
+    number = _number("a float", value)
     try:
-        return encode_float(_number("a float", value))
+        kept = nearest_float(number)
     except OverflowError:
         raise InputError("out of the range of a float; :db.type/double takes it") from None
+    if isinstance(value, int) and kept != value:
+        raise InputError("an integer that a float cannot hold exactly; :db.type/double takes it")
+    if kept == 0 != number:
+        raise InputError("too near to 0 for a float; :db.type/double takes it")
+    return encode_float(kept)
 
 
 def _number(what: str, value: object) -> float:
@@ -253,6 +263,8 @@ def parse_instant(text: str) -> datetime:
     year, month, day, hour, minute, second, fraction, _zulu, sign, hours, minutes = match.groups()
     if fraction and len(fraction) > 6:
         raise InputError("an instant is kept to the microsecond: at most 6 digits after the second")
+    if hours and not (int(hours) < 24 and int(minutes) < 60):
+        raise InputError("no instant (an offset is at most 23:59)")
     offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
     try:
         zone = timezone(-offset if sign == "-" else offset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -43,6 +44,10 @@ def attribute(kind: str | None, **more: Any) -> Attribute:
         ("double", "-Infinity", -math.inf, "-Infinity"),
         ("double", math.inf, math.inf, "Infinity"),
         ("float", 0.5, 0.5, 0.5),
+        ("float", 16777216, 16777216.0, 16777216.0),
+        ("float", 2**100, 2.0**100, 2.0**100),
+        ("float", 1e-45, 2.0**-149, 2.0**-149),
+        ("float", -0.0, -0.0, -0.0),
         ("float", "Infinity", math.inf, "Infinity"),
         ("bigdec", "1.50", Decimal("1.50"), "1.50"),
         ("bigdec", 7, Decimal(7), "7"),
@@ -52,6 +57,8 @@ def attribute(kind: str | None, **more: Any) -> Attribute:
         ("instant", "2026-01-31T12:00", NOON, "2026-01-31T12:00:00Z"),
         ("instant", "2026-01-31T14:30:00+02:30", NOON, "2026-01-31T12:00:00Z"),
         ("instant", "2026-01-31T07:00:00-0500", NOON, "2026-01-31T12:00:00Z"),
+        ("instant", "2026-01-31T11:59:00-00:01", NOON, "2026-01-31T12:00:00Z"),
+        ("instant", "2026-02-01T11:59:00+23:59", NOON, "2026-01-31T12:00:00Z"),
         ("instant", "2026-01-31", NOON - timedelta(hours=12), "2026-01-31T00:00:00Z"),
         ("instant", "2026-01-31T12:00:00.5Z", NOON + timedelta(seconds=0.5), "2026-01-31T12:00:00.500000Z"),
         ("instant", NOON.astimezone(timezone(timedelta(hours=9))), NOON, "2026-01-31T12:00:00Z"),
@@ -99,6 +106,14 @@ def test_a_value_goes_in_and_comes_out(kind: str | None, given: Any, value: Any,
         ("double", 2**53 + 1, "cannot hold exactly"),
         ("double", 10**400, "out of the range of a double"),
         ("float", 1e300, "out of the range of a float"),
+        ("float", 2**200, "out of the range of a float"),
+        ("float", 10**400, "out of the range of a float"),
+        ("float", 2**24 + 1, "an integer that a float cannot hold exactly"),
+        ("float", -(2**24) - 1, "an integer that a float cannot hold exactly"),
+        ("float", 2**53 + 1, "an integer that a float cannot hold exactly"),
+        ("float", 1e-60, "too near to 0 for a float; :db.type/double takes it"),
+        ("float", -1e-60, "too near to 0 for a float"),
+        ("float", 2.0**-150, "too near to 0 for a float"),
         ("bigdec", 1.5, "write it as a string to keep every digit"),
         ("bigdec", "1_0", "no decimal number"),
         ("bigdec", "NaN", "no decimal number"),
@@ -109,6 +124,11 @@ def test_a_value_goes_in_and_comes_out(kind: str | None, given: Any, value: Any,
         ("instant", "yesterday", "no instant"),
         ("instant", "2026-02-30", "no instant (day"),
         ("instant", "2026-01-31T12:00:00.1234567Z", "at most 6 digits"),
+        ("instant", "2026-01-31T12:00:00+01:75", "no instant (an offset is at most 23:59)"),
+        ("instant", "2026-01-31T12:00:00-0160", "no instant (an offset is at most 23:59)"),
+        ("instant", "2026-01-31T12:00:00+24:00", "no instant (an offset is at most 23:59)"),
+        ("instant", "2026-01-31T24:00:00Z", "no instant (hour"),
+        ("instant", "2026-01-31T23:59:60Z", "no instant (second"),
         ("instant", 5, "an integer where an instant"),
         ("instant", datetime(2026, 1, 1), "without a time zone"),
         ("instant", "0001-01-01T00:00:00+01:00", "years 1 to 9999"),
@@ -159,6 +179,27 @@ def test_a_homogeneous_tuple_has_2_to_8_elements() -> None:
     for size in (1, 9):
         with pytest.raises(InputError, match=f"2 to 8 elements, not {size}"):
             row.encode([0] * size)
+
+
+def test_elements_of_a_tuple_are_held_to_the_same() -> None:
+    pair = attribute("tuple", tupleTypes=[":db.type/float", ":db.type/double"])
+    assert decode(pair.encode([0.1, 0.1])) == (struct.unpack("f", struct.pack("f", 0.1))[0], 0.1)
+    for wrong in ([2**24 + 1, 0], [1e-60, 0], [0, 2**53 + 1]):
+        with pytest.raises(InputError):
+            pair.encode(wrong)
+
+
+@given(st.integers(-(2**130), 2**130) | st.floats(allow_nan=False))
+def test_a_float_rounds_decimals_and_nothing_else(number: float) -> None:
+    try:
+        found = decode(attribute("float").encode(number))
+    except InputError:
+        assert number != 0
+        assert isinstance(number, int) or not 2.0**-149 <= abs(number) < 2.0**128
+        return
+    assert isinstance(found, float)
+    assert (found == 0) == (number == 0)
+    assert found == number or (isinstance(number, float) and abs(found - number) <= max(abs(number) * 2**-24, 2.0**-150))
 
 
 @given(st.integers(-(2**63), 2**64))

@@ -195,6 +195,8 @@ def test_export_into_a_pipe_that_closes_is_quiet(database: Path, tmp_path: Path)
         ("{", 1),
         ("[NaN]", 1),
         ('[{":person/weight": Infinity}]', 1),
+        ('[{":person/weight": 1e-400}]', 1),
+        ('[{":person/weight": -0.001e-400}]', 1),
         ("{}", 1),
         ("null", 1),
         ("[7]", 1),

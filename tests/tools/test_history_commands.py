@@ -125,6 +125,7 @@ def test_init_sets_the_bounds(tmp_path: Path) -> None:
         ("--age", "7"),
         ("--age", "-7d"),
         ("--bytes", "2X"),
+        ("--bytes", "0.5"),
         ("--bytes", "9" * 18 + "T"),
     ],
 )
