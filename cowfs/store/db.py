@@ -103,15 +103,16 @@ class Db:
         return attribute
 
     def count(self, name: str) -> int:
-        """Return how many datoms an attribute has, without counting them."""
-        return read_count(self.reader, self.attribute(name).key).datoms
+        """Return how many datoms an attribute has, without counting them. Raises ``NotFound``."""
+        return read_count(self.reader, self.schema.find(name).key).datoms
 
     def column_size(self, name: str) -> int:
         """Return how many bytes an attribute's lines have (see ``lines``).
 
         The store keeps it; where an older version had written datoms they are all read, once for this Db.
+        Raises ``NotFound``.
         """
-        key = self.attribute(name).key
+        key = self.schema.find(name).key
         size = read_count(self.reader, key).size
         if size is None:
             size = self._sizes[key] = self._sizes.get(key) or columns.column_size(self.reader, key)
@@ -131,13 +132,14 @@ class Db:
         """Return the datoms that begin with ``components``, in the order of the index.
 
         ``eav`` takes an entity, an attribute's name and a value, ``ave`` an attribute's name, a value and an entity; each
-        may be left out from the end. An entity may be a lookup ref. Raises ``NotFound``, ``InputError``.
+        may be left out from the end. An entity may be a lookup ref. An attribute that nobody has used yet has no datoms.
+        Raises ``NotFound`` (for that in a strict store, too), ``InputError``.
         """
         if index not in ("eav", "ave") or len(components) > 3:
             raise InputError("datoms takes the index eav or ave, and up to three components")
         given = dict(zip(index, components, strict=False))
         e = self._entity_key(given["e"]) if "e" in given else b""
-        attribute = self.attribute(given["a"]) if "a" in given else None
+        attribute = self.schema.find(given["a"]) if "a" in given else None
         encoding = _encoded(attribute, given["v"]) if attribute and "v" in given else b""
         if e is None:
             return iter(())
@@ -149,8 +151,11 @@ class Db:
         return self._decoded(found)
 
     def range(self, name: str, start: Any = None, stop: Any = None) -> Iterator[Datom]:
-        """Return an attribute's datoms with start <= value < stop in the order of their values; None is open."""
-        attribute = self.attribute(name)
+        """Return an attribute's datoms with start <= value < stop in the order of their values; None is open.
+
+        Raises ``NotFound``, ``InputError``.
+        """
+        attribute = self.schema.find(name)
         first = b"" if start is None else _encoded(attribute, start)
         last = None if stop is None else _encoded(attribute, stop)
         key = attribute.key
@@ -196,7 +201,9 @@ class Db:
         None when there is nothing. Raises ``InputError`` when the pattern is wrong.
         """
         number = self.entid(entity)
-        return None if number is None else Pull(self.reader, self.schema).pull(pattern, number)
+        if number is None or not 0 < number <= MAX_ENTITY:
+            return None
+        return Pull(self.reader, self.schema).pull(pattern, number)
 
     def export(self) -> Iterator[dict[str, Any]]:
         """Yield every entity as ``entity_json`` does; transacted into an empty store with this schema they make it again."""

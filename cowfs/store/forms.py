@@ -171,11 +171,11 @@ class FormReader:
         if name == ":db/add" and len(form) == 4:
             node = self._entity(form[1])
             self.nodes.asserted(node)
-            self._named(ADD, node, form[2], form[3], new=True)
+            self._named(ADD, node, form[2], form[3])
         elif name == ":db/retract" and len(form) == 4:
             self._named(RETRACT, self._existing(form[1]), form[2], form[3])
         elif name == ":db/retract" and len(form) == 3:
-            self._op(RETRACT_ALL, self._existing(form[1]), self._known(form[2]), None)
+            self._op(RETRACT_ALL, self._existing(form[1]), self._stored(form[2]), None)
         elif name == ":db/cas" and len(form) == 5:
             self._cas(form)
         elif name in (":db/retractEntity", ":db.fn/retractEntity") and len(form) == 2:
@@ -187,28 +187,27 @@ class FormReader:
         if self._nested and name != ":db/add":
             raise InputError("a map with attributes can only be added")
 
-    def _named(self, kind: int, node: int, name: Any, value: Any, *, new: bool = False) -> None:
-        attribute = self._attributes.get(name) if isinstance(name, str) else None
+    def _named(self, kind: int, node: int, name: Any, value: Any) -> None:
         try:
-            if attribute is None:
-                attribute = self._undeclared(name) if new else self._known(name)
-            self._add(kind, node, attribute, value)
+            self._add(kind, node, self._asserted(name) if kind == ADD else self._stored(name), value)
         except InputError as error:
             raise InputError(f"{names.shown(name)}: {error}") from None
 
     def _cas(self, form: Sequence[Any]) -> None:
         _operation, entity, name, old, new = form
-        attribute = self._known(name)
-        if attribute.many:
-            raise InputError(f"{attribute.name}: :db/cas is for attributes with one value")
-        if new is None:
-            raise InputError(f"{attribute.name}: the new value is null; :db/retract takes a value away")
         node = self._entity(entity)
         self.nodes.asserted(node)
         try:
-            pair = (None if old is None else self._encoded(attribute, old), self._encoded(attribute, new))
+            self._swap(node, self._asserted(name), old, new)
         except InputError as error:
-            raise InputError(f"{attribute.name}: {error}") from None
+            raise InputError(f"{names.shown(name)}: {error}") from None
+
+    def _swap(self, node: int, attribute: Attribute, old: Any, new: Any) -> None:
+        if attribute.many:
+            raise InputError(":db/cas is for attributes with one value")
+        if new is None:
+            raise InputError("the new value is null; :db/retract takes a value away")
+        pair = (None if old is None else self._encoded(attribute, old), self._encoded(attribute, new))
         self._op(CAS, node, attribute, pair)
 
     # -- parts ---------------------------------------------------------------------------------------------------
@@ -286,6 +285,16 @@ class FormReader:
                 self.pending[key] = (node, self._index)
             self._lookups[key] = node
         return node
+
+    def _asserted(self, name: Any) -> Attribute:
+        """Return an attribute of which the form asserts a value; this may be its first use."""
+        attribute = self._attributes.get(name) if isinstance(name, str) else None
+        return self._undeclared(name) if attribute is None else attribute
+
+    def _stored(self, name: Any) -> Attribute:
+        """Return an attribute of which the form retracts values; nobody need have used it."""
+        attribute = self._attributes.get(name) if isinstance(name, str) else None
+        return self._schema.find(name) if attribute is None else attribute
 
     def _known(self, name: Any) -> Attribute:
         attribute = self._attributes.get(name) if isinstance(name, str) else None

@@ -9,7 +9,8 @@ A pattern is a list, and JSON can write it. Its elements::
     [":person/friend", ":limit", 2]             at most so many values; ":default", value  when there is none
     [":person/friend", ":limit", 2, ":pull", [":person/name"]]
 
-Values are those of ``Db.entity``. What an entity does not have is left out. A component that contains itself is pulled once;
+Values are those of ``Db.entity``. What an entity does not have is left out, and so is an attribute that nobody has used yet,
+unless the store is strict; when nothing is left the result is None. A component that contains itself is pulled once;
 deeper in it is only its id. Patterns and components nest up to 100 levels.
 """
 
@@ -56,7 +57,7 @@ class Pull:
     def pull(self, pattern: Sequence[Any], entity: int) -> dict[str, Any] | None:
         """Return what the pattern asks for of ``entity``, None when there is nothing. Raises ``InputError``."""
         found = self._pull(pattern, entity, 0)
-        return found if found.keys() - {ID} or self._exists(entity) else None
+        return found if found.keys() - {ID} or (found and self._exists(entity)) else None
 
     def _pull(self, pattern: Sequence[Any], entity: int, depth: int) -> dict[str, Any]:
         if not isinstance(pattern, list | tuple):
@@ -77,7 +78,7 @@ class Pull:
     def _grant(self, wish: Wish, entity: int, result: dict[str, Any], depth: int) -> None:
         """Put what the wish asks for into the result."""
         pattern = wish.pattern
-        if pattern is not None and wish.attribute.type not in ("ref", None):
+        if pattern is not None and not wish.attribute.refers:
             raise InputError(f"{wish.name} is no reference, so it takes no pattern")
         values = list(islice(self._values(wish, entity), wish.limit))
         if pattern is not None:
@@ -140,10 +141,8 @@ class Pull:
             raise InputError(f"{describe(name)} where an attribute is due")
         full = names.canonical(name)
         back = names.forward(full)
-        attribute = self._schema.get(back or full)
-        if attribute is None:
-            raise InputError(f"no attribute {names.shown(back or full)}")
-        if back is not None and attribute.type != "ref":
+        attribute = self._schema.find(back or full)
+        if back is not None and not attribute.refers:
             raise InputError(f"only a reference has a reverse, and {back} is none")
         return Wish(full, attribute, back is not None, limit, default, pattern)
 

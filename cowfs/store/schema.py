@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from cowfs.errors import CorruptDatabase, InputError, SchemaError
+from cowfs.errors import CorruptDatabase, InputError, NotFound, SchemaError
 from cowfs.pages.reader import Reader
 from cowfs.store import encoding, names
 from cowfs.store.layout import ATTRIBUTE_KEYS, META, Format, parse_json, stop_after
@@ -26,6 +26,7 @@ INDEX: Final = ":db/index"
 TUPLE_TYPE: Final = ":db/tupleType"
 TUPLE_TYPES: Final = ":db/tupleTypes"
 
+_UNUSED_ID = 0  # no attribute of a store has it, so it leads to no datoms
 _FLAGS = (COMPONENT, INDEX)
 _TAGS = {
     "string": encoding.STRING,
@@ -128,6 +129,18 @@ class Schema(Mapping[str, Attribute]):
             raise CorruptDatabase(
                 f"an index has a datom of attribute {int.from_bytes(key, 'big')}, which is not there"
             ) from None
+
+    def find(self, name: object) -> Attribute:
+        """Return the attribute with that name; for a name that nobody has used yet one that has no definition and no datoms.
+
+        Raises ``NotFound`` when no attribute can have the name, or the store is strict and does not know it.
+        """
+        attribute = self.by_spelling.get(name) if isinstance(name, str) else None
+        if attribute is not None:
+            return attribute
+        if not isinstance(name, str) or self.strict or names.fault(name) is not None:
+            raise NotFound(f"no attribute {names.shown(name)}")
+        return Attribute.parse(_UNUSED_ID, names.canonical(name), {})
 
     @property
     def next_id(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -52,13 +53,57 @@ def test_datoms_by_components(family: Store) -> None:
 
 
 def test_datoms_refuses_what_it_does_not_know(family: Store) -> None:
-    wrong: list[tuple[Any, ...]] = [("vae",), ("eav", 1, 2), ("ave", "x"), ("eav", 1, ":person/age", "x"), ("ave", 1)]
+    wrong: list[tuple[Any, ...]] = [("vae",), ("eav", 1, 2), ("ave", "x y"), ("eav", 1, ":person/age", "x"), ("ave", 1)]
     with family.db() as db:
         for arguments in [*wrong, ("eav", "x"), ("eav", 1, ":person/age", 1, 1), ("eav", [":person/name", "Ann"])]:
             with pytest.raises(InputError):
                 db.datoms(*arguments)
         with pytest.raises(NotFound, match=r"^no attribute :x\\n$"):
             db.count("x\n")
+
+
+UNUSED: dict[str, Callable[[Db], Any]] = {
+    "eav": lambda db: list(db.datoms("eav", 1, ":new")),
+    "eav with a value": lambda db: list(db.datoms("eav", 1, "new", "x")),
+    "ave": lambda db: list(db.datoms("ave", ":new")),
+    "ave with a value": lambda db: list(db.datoms("ave", ":new", {":db/id": 1}, 1)),
+    "range": lambda db: list(db.range(":new", 1, 2)),
+    "count": lambda db: list(range(db.count(":new"))),
+    "column size": lambda db: list(range(db.column_size("new"))),
+    "pull": lambda db: db.pull([":new"], 1),
+    "pull a pattern": lambda db: db.pull([{":new": [":person/name"]}], 1),
+    "pull the reverse": lambda db: db.pull([":new/_one"], 1),
+    "pull a pattern of the reverse": lambda db: db.pull([{"_new": ["*"]}], 1),
+    "pull with options": lambda db: db.pull([[":new", ":limit", 5]], 1),
+}
+
+
+@pytest.mark.parametrize("read", UNUSED.values(), ids=UNUSED.keys())
+def test_an_attribute_that_nobody_has_used_is_empty(make_store: MakeStore, read: Callable[[Db], Any]) -> None:
+    for strict in (False, True):
+        store = make_store(PEOPLE, strict=strict)
+        store.transact(FAMILY)
+        with store.db() as db:
+            if strict:
+                with pytest.raises(NotFound, match=r"^no attribute :new"):
+                    read(db)
+            else:
+                assert not read(db)
+            assert db.schema.to_json() == PEOPLE
+
+
+def test_parts_of_a_pull_that_nobody_has_used_are_left_out(family: Store) -> None:
+    with family.db() as db:
+        pattern = [":person/name", ":new", [":nick", ":default", "?"], {":person/boss": [":new"]}]
+        assert db.pull(pattern, 2) == {":person/name": "Bob", ":nick": "?"}
+        with pytest.raises(NotFound, match=r"^no attribute :new$"):
+            db.entid([":new", "x"])
+
+
+def test_references_of_an_attribute_without_a_type_have_a_reverse(family: Store) -> None:
+    family.transact([{":db/id": 3, ":likes": {":db/id": 1}}, {":db/id": 4, ":likes": 1}])
+    with family.db() as db:
+        assert db.pull([{":_likes": [":person/name"]}], 1) == {":_likes": [{":person/name": "Cid"}]}
 
 
 def test_ranges_of_values(family: Store) -> None:
@@ -123,8 +168,18 @@ BOB = {
     ("pattern", "e", "result"),
     [
         (["person/name", ":person/age"], 1, {":person/name": "Ann"}),
-        ([":person/age"], 1, {}),
+        ([":person/age"], 1, None),
         ([":person/age"], 99, None),
+        ([":person/age", {":person/boss": [":person/name"]}, ":person/_parts"], 1, None),
+        ([], 1, None),
+        ([":db/id"], 1, {":db/id": 1}),
+        ([":db/id", ":person/age"], 1, {":db/id": 1}),
+        ([":db/id", ":person/age"], 99, None),
+        (["*"], 2**70, None),
+        ([":person/name"], 0, None),
+        ([":person/_boss"], -1, None),
+        ([{":person/boss": [":person/age"]}], 2, None),
+        ([[":person/age", ":default", 0]], 1, {":person/age": 0}),
         (["*"], 99, None),
         (["*"], ["person/email", "no"], None),
         ([":db/id", "person/tags"], ["person/email", "a@x"], {":db/id": 1, ":person/tags": ["a", "b"]}),
@@ -165,7 +220,9 @@ def nested(depth: int) -> list[Any]:
     ("pattern", "line"),
     [
         ("*", "a pull pattern is a list, not a string"),
-        ([":no"], "no attribute :no"),
+        ([":a b"], "no attribute :a b"),
+        ([":db/ident"], "no attribute :db/ident"),
+        ([":person/__boss"], "no attribute :person/_boss"),
         ([":person/_name"], "only a reference has a reverse, and :person/name is none"),
         ([{":person/name": ["*"]}], ":person/name is no reference, so it takes no pattern"),
         ([{":person/friend": 5}], "a pull pattern is a list, not an integer"),

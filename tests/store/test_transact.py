@@ -105,6 +105,17 @@ def test_cas(people: Store) -> None:
     assert entity(people, 1) == {":db/id": 1, ":person/age": 32, ":person/boss": {":db/id": 1}}
 
 
+def test_an_attribute_that_nobody_has_used_has_no_values(people: Store) -> None:
+    retractions = [[":db/retract", 1, ":new"], ["db/retract", 1, "new", "x"], [":db/retract", 1, ":new", {":db/id": 7}]]
+    assert people.transact(retractions).datoms == ()
+    assert ":new" not in people.schema, "nothing was asserted"
+    report = people.transact([[":db/cas", 1, "new", None, "a"], *retractions[1:], [":db/cas", 1, ":new", "a", "b"]])
+    assert [datom.v for datom in report.datoms] == ["b"]
+    assert people.schema.to_json()[":new"] == {}
+    assert people.transact([retractions[0], {":db/id": 2, ":new": "c"}]).datom_count == 2
+    assert entity(people, 1) is None
+
+
 def test_nested_maps_are_entities(people: Store) -> None:
     people.transact([{":person/name": "a", ":person/parts": [{":person/name": "b", ":person/boss": {":person/name": "c"}}]}])
     with people.db() as db:

@@ -64,8 +64,11 @@ for _ in range(5000):
         ([":db/add", 1, ":person/age", None], ":person/age: null is no value"),
         ([":db/add", 1, ":person/tags", ["a"]], ":person/tags: a list where a string is due"),
         ([":db/add", 1, 5, 6], "an integer: an attribute's name is a string"),
-        ([":db/retract", 1, ":no", 6], ":no: no attribute :no"),
-        ([":db/retract", 1, ":no"], "no attribute :no"),
+        ([":db/retract", 1, ":a b", 6], ":a b: no attribute :a b"),
+        ([":db/retract", 1, 5], "no attribute an integer"),
+        ([":db/retract", 1, ":new", [1]], ":new: a list needs a declared type"),
+        ([":db/cas", 1, ":new", 1, 2], ":new of entity 1 is null, not 1"),
+        ([":db/cas", 1, ":a b", None, 2], ":a b: an attribute's name is name or namespace/name"),
         ([":db/retract", -1, ":person/age"], "nothing is asserted of tempid -1, so it is no entity"),
         ([":db/retract", 1, ":person/boss", {":person/name": "x"}], "a map with attributes can only be added"),
         ([":db/add", 1, ":person/boss", "t"], "nothing is asserted of tempid 't', so it is no entity"),
@@ -114,6 +117,11 @@ def test_a_strict_store_takes_declared_attributes_only(make_store: MakeStore) ->
     store.transact([{":a": 1}])
     with pytest.raises(TransactionError, match=r"^form 0 .*: :b: not in the schema, and this store takes declared"):
         store.transact([{":b": 1}])
+    with pytest.raises(TransactionError, match=r"^form 0 .*: :b: not in the schema"):
+        store.transact([[":db/cas", 1, ":b", None, 1]])
+    for form in ([":db/retract", 1, ":b"], [":db/retract", 1, "b", 1]):
+        with pytest.raises(TransactionError, match=r"^form 0 .*no attribute :b$"):
+            store.transact([form])
     assert store.schema.strict
     assert list(store.schema) == [":a"]
 
