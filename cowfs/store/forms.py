@@ -158,10 +158,10 @@ class FormReader:
             self._op(ADD, other, attribute, node)
 
     def _map_node(self, form: Mapping[str, Any]) -> int:
-        for key in _IDS:
-            if key in form:
-                return self._entity(form[key])
-        return self.nodes.anonymous()
+        given = [form[key] for key in _IDS if key in form]
+        if len(given) > 1:
+            raise InputError(f"{ID} is there twice, with and without its colon")
+        return self._entity(given[0]) if given else self.nodes.anonymous()
 
     # -- lists ---------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,15 @@ them is an entity; ``ids`` then gives each its id.
 
 from __future__ import annotations
 
+from typing import Final
+
 from cowfs.errors import InputError
-from cowfs.store.values import MAX_ENTITY
+from cowfs.store.values import MAX_ENTITY, shown
+
+_CURRENT_TRANSACTION: Final = frozenset(
+    ("datomic.tx", ":db/current-tx", "db/current-tx", "datascript.tx", "datahike.tx", "datalevin.tx")
+)
+"""What names the transaction itself in Datomic and in its relatives."""
 
 
 class Nodes:
@@ -28,11 +35,12 @@ class Nodes:
         return node
 
     def tempid(self, name: int | str) -> int:
-        """Return the slot of a tempid. Raises ``InputError`` for a number that is too far below 0."""
+        """Return the slot of a tempid. Raises ``InputError`` for what means something else, or can be none."""
         node = self.by_tempid.get(name)
         if node is None:
-            if isinstance(name, int) and name < -(2**63):
-                raise InputError("a tempid is a string, or -1 to -2**63")
+            problem = _fault(name)
+            if problem is not None:
+                raise InputError(problem)
             node = self.by_tempid[name] = self.anonymous()
         return node
 
@@ -108,3 +116,16 @@ class Nodes:
         if highest > MAX_ENTITY:
             raise InputError("no entity ids are left below 2**53")
         return ids, highest
+
+
+def _fault(name: int | str) -> str | None:
+    """Return why a transaction cannot have this tempid, None when it can."""
+    if isinstance(name, int):
+        return "a tempid is a string, or -1 to -2**63" if name < -(2**63) else None
+    if name in _CURRENT_TRANSACTION:
+        return "transactions are not entities in this version"
+    if name.startswith(":"):
+        return f"no entity is named {shown(name)}; a tempid begins without a colon"
+    if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+        return "a lone surrogate, which is no text"
+    return None

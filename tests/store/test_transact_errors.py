@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -42,6 +43,14 @@ for _ in range(5000):
         ({":person/_no": 1}, ":person/_no: no attribute :person/no"),
         ({":person/boss": {}}, ":person/boss: a map without attributes"),
         ({":person/boss": [1, 2]}, ":person/boss: a list that is no lookup ref, and the attribute has one value"),
+        ({":person/boss": ":ann"}, ':person/boss: no entity is named ":ann"; a tempid begins without a colon'),
+        ({":person/friend": [":person/name", "x"]}, ":person/friend: no entity is named"),
+        ({":person/_friend": ":ann", ":person/age": 1}, 'no entity is named ":ann"'),
+        ({":db/id": ":ann", ":person/age": 1}, 'no entity is named ":ann"'),
+        ([":db/add", ":ann", ":person/age", 1], 'no entity is named ":ann"'),
+        ([":db/add", "\ud800", ":person/age", 1], "a lone surrogate, which is no text"),
+        ({":db/id": 1, "db/id": 2, ":person/age": 1}, ":db/id is there twice, with and without its colon"),
+        ({":person/boss": {":db/id": 1, "db/id": 2}}, ":db/id is there twice, with and without its colon"),
         ({":person/boss": True}, ":person/boss: a boolean where an entity is due"),
         ({":person/boss": 0}, ":person/boss: an entity id is 1 to 2**53-1"),
         ({":person/boss": [":person/email", "no@x"]}, "a lookup ref to an entity that does not exist"),
@@ -104,6 +113,37 @@ def test_a_wrong_form(people: Store, form: Any, reason: str) -> None:
     assert len(line) < 300
     with people.db() as db:
         assert (db.txid, list(db.datoms("eav")), db.schema.to_json(), db.state) == before
+
+
+@pytest.mark.parametrize("name", ["datomic.tx", ":db/current-tx", "db/current-tx", "datascript.tx"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        {":db/id": "TX", ":person/name": "x"},
+        {"db/id": "TX", "undeclared": "x"},
+        {":db/id": "TX"},
+        {":person/boss": "TX"},
+        {":person/friend": ["TX", 1]},
+        {":person/friend": [{":db/id": "TX"}]},
+        {":person/friend": {":db/id": "TX", ":person/name": "x"}},
+        {":undeclared": {":db/id": "TX"}},
+        {":person/age": 1, ":person/_boss": "TX"},
+        [":db/add", "TX", ":person/name", "x"],
+        [":db/add", 1, ":person/boss", "TX"],
+        [":db/retract", "TX", ":person/name", "x"],
+        [":db/retract", 1, ":person/boss", "TX"],
+        [":db/retract", "TX", ":person/name"],
+        [":db/retractEntity", "TX"],
+        [":db/cas", "TX", ":person/age", None, 1],
+        [":db/cas", 1, ":person/boss", None, "TX"],
+    ],
+)
+def test_transactions_are_not_entities(people: Store, name: str, form: Any) -> None:
+    spelled = json.loads(json.dumps(form).replace("TX", name))
+    with pytest.raises(TransactionError, match=r"^form 0 .*transactions are not entities in this version$"):
+        people.transact([spelled])
+    with people.db() as db:
+        assert db.datom_count == 0
 
 
 @pytest.mark.parametrize("data", [{}, "x", None, 5])
