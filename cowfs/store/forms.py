@@ -18,7 +18,7 @@ from cowfs.store.encoding import Ref, key_value
 from cowfs.store.indexes import holder
 from cowfs.store.nodes import Nodes
 from cowfs.store.schema import Attribute, Schema
-from cowfs.store.values import ID, describe, one_line
+from cowfs.store.values import ID, describe, one_line, shown
 
 ADD: Final = 0
 RETRACT: Final = 1
@@ -67,6 +67,7 @@ class FormReader:
         self._schema = schema
         self._lookups: dict[bytes, int] = {}
         self._attributes: dict[str, Attribute] = dict(schema.by_spelling)
+        self._colonless: dict[str, int] = {}  # attributes of lookup refs that might be two tempids -> the first such form
         self._nested: deque[tuple[int, Mapping[str, Any]]] = deque()  # maps in maps, still to be read
         self._next_id = schema.next_id
         self._index = 0
@@ -81,6 +82,17 @@ class FormReader:
                 self._form(form)
             except InputError as error:
                 raise form_error(data, index, error) from None
+        self._require_one_meaning(data)
+
+    def _require_one_meaning(self, data: Sequence[Any]) -> None:
+        """Raise ``TransactionError`` when a list that was read as a lookup ref may be two tempids."""
+        for name, index in self._colonless.items():
+            if name in self.nodes.by_tempid:
+                problem = (
+                    f"{shown(name)} is a tempid here, so the list may be two tempids or a lookup ref;"
+                    f" a lookup ref is [{shown(names.canonical(name))}, ...]"
+                )
+                raise form_error(data, index, InputError(problem))
 
     def _form(self, form: Any) -> None:
         if isinstance(form, dict):
@@ -137,21 +149,22 @@ class FormReader:
         """Return the values that the value of an attribute in a map is: a list is many of them, if it is not one itself."""
         if not isinstance(value, list) and not (isinstance(value, tuple) and attribute.type != "tuple"):
             return (value,)
-        if attribute.refers and self._is_lookup(value):
+        if attribute.type == "ref" and (self._is_one_of_many(value) if attribute.many else self._is_lookup(value)):
             return (value,)
         if attribute.type == "tuple" and not (attribute.many and all(isinstance(v, list | tuple) for v in value)):
             return (value,)
         if attribute.many:
             return value
         if attribute.type is None:
-            raise InputError("a list, and the attribute has one value")
+            hint = f' (a reference is {{"{ID}": ...}})' if self._is_lookup(value) else ""
+            raise InputError(f"a list, and the attribute has one value{hint}")
         raise InputError("a list that is no lookup ref, and the attribute has one value")
 
     def _reverse(self, node: int, name: str, value: Any) -> None:
         attribute = self._known(name)
         if attribute.type != "ref":
             raise InputError(f"only a reference has a reverse, and {name} is none")
-        values = value if isinstance(value, list | tuple) and not self._is_lookup(value) else (value,)
+        values = value if isinstance(value, list | tuple) and not self._is_one_of_many(value) else (value,)
         for single in values:
             other = self._reference(single)
             self.nodes.asserted(other)
@@ -226,7 +239,7 @@ class FormReader:
             raise InputError("null is no value; leave the attribute out, or retract what it has")
         if attribute.type == "ref":
             return self._reference(value)
-        if attribute.type is None and (isinstance(value, dict | Ref) or self._is_lookup(value)):
+        if attribute.type is None and isinstance(value, dict | Ref):
             if isinstance(value, dict) and not (len(value) == 1 and next(iter(value)) in _IDS):
                 raise InputError("a map for an attribute that is not declared :db/valueType :db.type/ref")
             return self._reference(value)
@@ -267,6 +280,13 @@ class FormReader:
             return False
         attribute = self._attributes.get(value[0])
         return attribute is not None and attribute.unique is not None
+
+    def _is_one_of_many(self, value: Any) -> bool:
+        """Whether a list where many references may stand is one lookup ref; then it must not mean two tempids."""
+        found = self._is_lookup(value)
+        if found and not value[0].startswith(":"):
+            self._colonless.setdefault(value[0], self._index)
+        return found
 
     def _lookup(self, pair: Sequence[Any]) -> int:
         """Return the entity that a lookup ref names in the database before, else a slot that waits for a claim."""

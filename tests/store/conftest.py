@@ -26,6 +26,7 @@ PEOPLE: dict[str, dict[str, Any]] = {
     },
     ":person/place": {":db/valueType": ":db.type/tuple", ":db/tupleTypes": [":db.type/double", ":db.type/double"]},
     ":person/main": {":db/valueType": ":db.type/ref", ":db/unique": ":db.unique/identity"},
+    ":person/notes": {":db/cardinality": ":db.cardinality/many"},
 }
 
 MakeStore = Callable[..., Store]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 Fact = tuple[int, str, Any]
-MANY = {":person/tags", ":person/friend", ":person/parts"}
+MANY = {":person/tags", ":person/friend", ":person/parts", ":person/notes"}
 REFS = {":person/boss", ":person/friend", ":person/parts"}
 IDENTITY = ":person/email"
 UNIQUE = (":person/email", ":person/code")

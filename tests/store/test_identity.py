@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cowfs import Store
 from cowfs.errors import TransactionError
 
 from .conftest import MakeStore
+
+MANY = {":db/cardinality": ":db.cardinality/many"}
+UNIQUE = {":db/unique": ":db.unique/identity"}
 
 
 def test_an_identity_value_names_the_entity_that_has_it(people: Store) -> None:
@@ -136,6 +141,77 @@ def test_uniqueness_within_one_transaction(people: Store, attribute: str) -> Non
         people.transact([[":db/add", 1, attribute, value], [":db/add", 2, attribute, value]])
     with people.db() as db:
         assert db.datom_count == 0
+
+
+@pytest.mark.parametrize("name", ["email", ":email"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_list_of_values_is_no_lookup_ref(make_store: MakeStore, name: str, declared: bool) -> None:
+    tags = MANY | ({":db/valueType": ":db.type/string"} if declared else {})
+    store = make_store({":email": UNIQUE, ":tags": tags})
+    store.transact([{"email": "phone"}, {"name": "x", "tags": [name, "phone"]}])
+    store.transact([{":email": "new", ":tags": (name, "new")}, {":db/id": 2, ":tags": [name, "nobody"]}])
+    with store.db() as db:
+        documents = list(db.export())
+    assert documents[1:] == [
+        {":db/id": 2, ":name": "x", ":tags": sorted([name, "phone", "nobody"])},
+        {":db/id": 3, ":email": "new", ":tags": [name, "new"]},
+    ]
+    copy = make_store(store.schema.to_json())
+    copy.transact(documents)
+    with copy.db() as db:
+        assert list(db.export()) == documents
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ({"one": [":email", "phone"]}, ':one: a list, and the attribute has one value (a reference is {":db/id": ...})'),
+        ({"one": ["email", "phone"]}, ':one: a list, and the attribute has one value (a reference is {":db/id": ...})'),
+        ({"many": [[":email", "phone"]]}, ":many: a list needs a declared type"),
+        ([":db/add", 1, ":one", ["email", "phone"]], ":one: a list needs a declared type"),
+        ([":db/add", 1, ":many", [":email", "phone"]], ":many: a list needs a declared type"),
+        ([":db/retract", 1, ":many", ["email", "phone"]], ":many: a list needs a declared type"),
+        ([":db/cas", 1, ":one", ["email", "phone"], "x"], ":one: a list needs a declared type"),
+        ([":db/cas", 1, ":one", None, [":email", "phone"]], ":one: a list needs a declared type"),
+    ],
+)
+def test_where_a_list_can_be_no_value_it_is_refused(make_store: MakeStore, form: Any, reason: str) -> None:
+    store = make_store({":email": UNIQUE, ":many": MANY})
+    store.transact([{":email": "phone"}])
+    with pytest.raises(TransactionError) as caught:
+        store.transact([form])
+    assert reason in str(caught.value)
+
+
+def test_a_reference_of_an_attribute_without_a_type_is_a_map(make_store: MakeStore) -> None:
+    store = make_store({":email": UNIQUE, ":many": MANY})
+    ann = {":db/id": [":email", "ann"]}
+    store.transact([{":email": "ann", ":many": [ann, {"db/id": "bob"}]}, {":db/id": "bob", ":one": ann}])
+    store.transact([[":db/retract", 1, ":many", ann], [":db/cas", 2, ":one", ann, {":db/id": 2}]])
+    with store.db() as db:
+        assert db.entity(1) == {":db/id": 1, ":email": "ann", ":many": [2]}
+        assert db.entity(2) == {":db/id": 2, ":one": 2}
+
+
+@pytest.mark.parametrize("name", ["friend", "_friend"])
+def test_two_tempids_are_not_taken_for_a_lookup_ref(make_store: MakeStore, name: str) -> None:
+    store = make_store({":email": UNIQUE, ":friend": MANY | {":db/valueType": ":db.type/ref"}})
+    store.transact([{":email": "x"}])
+    tempids = [{":db/id": "email", "n": 2}, {":db/id": "x", "n": 3}]
+    form = {"n": 4, name: ["email", "x"]}
+    for data in ([*tempids, form], [form, *tempids]):
+        with pytest.raises(
+            TransactionError, match=r'"email" is a tempid here, .* lookup ref is \[":email", \.\.\.\]$'
+        ) as caught:
+            store.transact(data)
+        assert caught.value.form == data.index(form)
+    maps = [{"db/id": "email"}, {"db/id": "x"}]
+    store.transact([*tempids, {"n": 4, name: [":email", "x"]}, {"n": 5, name: maps}, {"n": 6, name: ["x", "email"]}])
+    store.transact([{"n": 7, name: ["email", "x"]}, {":db/id": "x", "n": 8}])
+    with store.db() as db:
+        pattern = [":friend" if name == "_friend" else ":_friend"]
+        found = {e: [ref[":db/id"] for ref in (db.pull(pattern, e) or {":": []}).popitem()[1]] for e in range(1, 9)}
+    assert found == {1: [4, 7], 2: [5, 6], 3: [5, 6], 4: [], 5: [], 6: [], 7: [], 8: []}
 
 
 def test_untyped_attributes_can_be_unique(make_store: MakeStore) -> None:
