@@ -55,10 +55,14 @@ def form_error(data: Sequence[Any], index: int, error: InputError) -> Transactio
 
 
 class FormReader:
-    """Reads the forms of one transaction; what it found is in ``ops``, ``claims``, ``nodes`` and ``new_attributes``."""
+    """Reads the forms of one transaction; what it found is in ``ops``, ``claims``, ``nodes`` and ``new_attributes``.
+
+    ``subjects`` are the nodes of which it asserts something.
+    """
 
     def __init__(self, reader: Reader, schema: Schema) -> None:
         self.ops: list[Op] = []
+        self.subjects: set[int] = set()
         self.claims: list[Claim] = []
         self.nodes = Nodes()
         self.new_attributes: dict[str, Attribute] = {}
@@ -83,6 +87,8 @@ class FormReader:
             except InputError as error:
                 raise form_error(data, index, error) from None
         self._require_one_meaning(data)
+        self.subjects = {node for _form, kind, node, _attribute, _value in self.ops if kind in (ADD, CAS)}
+        self.nodes.taken(max(self.subjects, default=0))
 
     def _require_one_meaning(self, data: Sequence[Any]) -> None:
         """Raise ``TransactionError`` when a list that was read as a lookup ref may be two tempids."""
@@ -113,7 +119,6 @@ class FormReader:
 
     def _map_of(self, node: int, form: Mapping[str, Any]) -> None:
         """Read the attributes of a map whose entity is ``node``."""
-        self.nodes.asserted(node)
         attributes, ops, index = self._attributes, self.ops, self._index
         name, value = "", None
         try:
@@ -165,16 +170,15 @@ class FormReader:
         if attribute.type != "ref":
             raise InputError(f"only a reference has a reverse, and {name} is none")
         values = value if isinstance(value, list | tuple) and not self._is_one_of_many(value) else (value,)
+        self.nodes.taken(node)
         for single in values:
-            other = self._reference(single)
-            self.nodes.asserted(other)
-            self._op(ADD, other, attribute, node)
+            self._op(ADD, self._reference(single), attribute, node)
 
     def _map_node(self, form: Mapping[str, Any]) -> int:
         given = [form[key] for key in _IDS if key in form]
         if len(given) > 1:
             raise InputError(f"{ID} is there twice, with and without its colon")
-        return self._entity(given[0]) if given else self.nodes.anonymous()
+        return self._entity(given[0]) if given else self.nodes.anonymous(self._index)
 
     # -- lists ---------------------------------------------------------------------------------------------------
 
@@ -182,17 +186,15 @@ class FormReader:
         operation = form[0] if form else None
         name = names.canonical(operation) if isinstance(operation, str) else ""
         if name == ":db/add" and len(form) == 4:
-            node = self._entity(form[1])
-            self.nodes.asserted(node)
-            self._named(ADD, node, form[2], form[3])
+            self._named(ADD, self._entity(form[1]), form[2], form[3])
         elif name == ":db/retract" and len(form) == 4:
-            self._named(RETRACT, self._existing(form[1]), form[2], form[3])
+            self._named(RETRACT, self._entity(form[1]), form[2], form[3])
         elif name == ":db/retract" and len(form) == 3:
-            self._op(RETRACT_ALL, self._existing(form[1]), self._stored(form[2]), None)
+            self._op(RETRACT_ALL, self._entity(form[1]), self._stored(form[2]), None)
         elif name == ":db/cas" and len(form) == 5:
             self._cas(form)
         elif name in (":db/retractEntity", ":db.fn/retractEntity") and len(form) == 2:
-            self.ops.append(Op(self._index, RETRACT_ENTITY, self._existing(form[1]), _NO_ATTRIBUTE, None))
+            self.ops.append(Op(self._index, RETRACT_ENTITY, self._entity(form[1]), _NO_ATTRIBUTE, None))
         elif name in _LENGTHS:
             raise InputError(f"{name} takes {_LENGTHS[name]}")
         else:
@@ -209,7 +211,6 @@ class FormReader:
     def _cas(self, form: Sequence[Any]) -> None:
         _operation, entity, name, old, new = form
         node = self._entity(entity)
-        self.nodes.asserted(node)
         try:
             self._swap(node, self._asserted(name), old, new)
         except InputError as error:
@@ -256,24 +257,18 @@ class FormReader:
                 return node
             value = next(iter(value.values()))
         node = self._entity(value)
-        self.nodes.referred(node, self._index)
+        self.nodes.taken(node)
         return node
 
     def _entity(self, value: Any) -> int:
         """Return the node of an entity id, a tempid or a lookup ref."""
         if isinstance(value, int) and not isinstance(value, bool):
-            return self.nodes.tempid(value) if value < 0 else self.nodes.entity(value)
+            return self.nodes.tempid(value, self._index) if value < 0 else self.nodes.entity(value)
         if isinstance(value, str):
-            return self.nodes.tempid(value)
+            return self.nodes.tempid(value, self._index)
         if isinstance(value, list | tuple) and len(value) == 2:
             return self._lookup(value)
         raise InputError(f"{describe(value)} where an entity is due (an id, a tempid or a lookup ref)")
-
-    def _existing(self, value: Any) -> int:
-        """Return the node of an entity that the form itself asserts nothing of."""
-        node = self._entity(value)
-        self.nodes.named(node, self._index)
-        return node
 
     def _is_lookup(self, value: Any) -> bool:
         if not isinstance(value, list | tuple) or len(value) != 2 or not isinstance(value[0], str):
@@ -301,7 +296,7 @@ class FormReader:
         if node is None:
             node = holder(self._reader, key)
             if node is None:
-                node = self.nodes.anonymous()
+                node = self.nodes.anonymous(self._index)
                 self.pending[key] = (node, self._index)
             self._lookups[key] = node
         return node

@@ -48,10 +48,11 @@ class Identities:
                 joined |= self._claim_reference(claim)
         for _node, index in pending.values():
             raise form_error(self._data, index, InputError("a lookup ref to an entity that does not exist"))
-        unused = self._nodes.unused()
-        if unused is not None:
-            error = InputError(f"nothing is asserted of tempid {unused[0]!r}, so it is no entity")
-            raise form_error(self._data, unused[1], error)
+        bare = self._nodes.without_datoms(self._forms.subjects)
+        if bare is not None:
+            tempid, index = bare
+            what = "the map's entity" if tempid is None else f"tempid {tempid!r}"
+            raise form_error(self._data, index, InputError(f"nothing is asserted of {what}, so it is no entity"))
 
     def check(self, novelty: Novelty, schema: Schema, ids: Sequence[int]) -> None:
         """Raise ``TransactionError`` when, after ``novelty``, two entities have the same value of a unique attribute."""
@@ -66,6 +67,20 @@ class Identities:
                     owner = self._stored_owner(novelty, aid + value) or prefix
                 if owner != prefix:
                     raise self._conflict(prefix, added[value], owner, schema, ids)
+
+    def check_references(self, novelty: Novelty, ids: Sequence[int]) -> None:
+        """Raise ``TransactionError`` when a new entity is referred to of which the forms retract all that they assert."""
+        if all(kind in (ADD, CAS) for _form, kind, _node, _attribute, _value in self._forms.ops):
+            return
+        filled = {int.from_bytes(prefix[:ENTITY_SIZE], "big") for prefix, added in novelty.added.items() if added}
+        empty = {ids[slot] for slot in range(1, len(ids)) if self._nodes.find(-slot) < 0} - filled
+        for index, kind, node, attribute, value in self._forms.ops if empty else ():
+            target = value[1] if kind == CAS else value
+            if isinstance(target, int) and target < 0 and ids[-target] in empty:
+                prefix = entity_key(node if node > 0 else ids[-node]) + attribute.key
+                if encode_ref(ids[-target]) in novelty.added.get(prefix, {}):
+                    error = InputError("a reference to a new entity of which nothing is left")
+                    raise form_error(self._data, index, error)
 
     def _stored_owner(self, novelty: Novelty, key: bytes) -> bytes | None:
         """Return the prefix of the datom that had the unique value before, None when it is gone, or there was none."""

@@ -7,6 +7,7 @@ them is an entity; ``ids`` then gives each its id.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from cowfs.errors import InputError
@@ -25,46 +26,35 @@ class Nodes:
         self.highest = 0
         self.by_tempid: dict[int | str, int] = {}
         self._parents: list[int] = [0]  # by -node: the node that it was joined with, itself at first
-        self._as_entity: set[int] = set()
-        self._named: dict[int, int] = {}
+        self._named: set[int] = set()
+        self._forms: list[int] = [0]  # by -node: the first form with the slot
 
-    def anonymous(self) -> int:
-        """Return a new slot."""
+    def anonymous(self, form: int) -> int:
+        """Return a new slot, for form ``form``."""
         node = -len(self._parents)
         self._parents.append(node)
+        self._forms.append(form)
         return node
 
-    def tempid(self, name: int | str) -> int:
-        """Return the slot of a tempid. Raises ``InputError`` for what means something else, or can be none."""
+    def tempid(self, name: int | str, form: int) -> int:
+        """Return the slot of a tempid in form ``form``. Raises ``InputError`` for what cannot be one."""
         node = self.by_tempid.get(name)
         if node is None:
             problem = _fault(name)
             if problem is not None:
                 raise InputError(problem)
-            node = self.by_tempid[name] = self.anonymous()
+            node = self.by_tempid[name] = self.anonymous(form)
         return node
 
     def entity(self, number: int) -> int:
         """Return the node of an explicit entity id. Raises ``InputError`` when it can be none."""
         if not 1 <= number <= MAX_ENTITY:
             raise InputError("an entity id is 1 to 2**53-1")
+        self._named.add(number)
         return number
 
-    def asserted(self, node: int) -> None:
-        """Note that the transaction asserts something of this entity."""
-        if node < 0:
-            self._as_entity.add(node)
-        elif node > self.highest:
-            self.highest = node
-
-    def named(self, node: int, form: int) -> None:
-        """Note that form ``form`` names this entity, without asserting anything of it."""
-        if node < 0:
-            self._named.setdefault(node, form)
-
-    def referred(self, node: int, form: int) -> None:
-        """Note that form ``form`` refers to this entity: no new one may get its id."""
-        self.named(node, form)
+    def taken(self, node: int) -> None:
+        """Note that the transaction asserts something of this entity, or refers to it: new ones get ids above its own."""
         if node > self.highest:
             self.highest = node
 
@@ -92,17 +82,21 @@ class Nodes:
         else:
             self._parents[-other] = one
 
-    def unused(self) -> tuple[int | str, int] | None:
-        """Return a tempid that is named but nothing asserted of, with the form that does; None when there is none."""
-        entities = {self.find(node) for node in self._as_entity}
-        for name, node in self.by_tempid.items():
-            found = self.find(node)
+    def without_datoms(self, subjects: Iterable[int]) -> tuple[int | str | None, int] | None:
+        """Return a slot that would be a new entity and is none of ``subjects``, the nodes of which something is asserted.
+
+        Its tempid, None when it has none, and the first form with it; None when there is no such slot.
+        """
+        entities = {self.find(node) for node in subjects if node < 0}
+        for slot in range(1, len(self._parents)):
+            found = self.find(-slot)
             if found < 0 and found not in entities:
-                return name, self._named.get(node, 0)
+                names = (name for name, node in self.by_tempid.items() if node == -slot)
+                return next(names, None), self._forms[slot]
         return None
 
     def allocate(self, highest: int) -> tuple[list[int], int]:
-        """Give new ids above ``highest`` to the slots that are no entity yet, in their order.
+        """Give new ids above ``highest`` to the slots that are no entity yet, in their order, none that a form names.
 
         Returns the ids by -node, and the highest id now. Raises ``InputError`` when there are no ids left.
         """
@@ -111,6 +105,8 @@ class Nodes:
             found = self.find(-slot)
             if found == -slot:
                 highest += 1
+                while highest in self._named:
+                    highest += 1
                 found = highest
             ids.append(found if found > 0 else ids[-found])
         if highest > MAX_ENTITY:

@@ -91,6 +91,7 @@ def transact(txn: WriteTxn, basis: Basis, data: Any) -> tuple[TxReport, Basis]:
     novelty = Novelty(txn, schema, basis.state.max_entity)
     _apply(forms.ops, ids, novelty, data)
     identities.check(novelty, schema, ids)
+    identities.check_references(novelty, ids)
     for attribute in forms.new_attributes.values():
         txn.put(META, ATTRIBUTE_KEYS + attribute.key, attribute.pack())
     state, row = _write(txn, basis.state, novelty, highest)

@@ -23,7 +23,10 @@ class Model:
         self.highest = 0
 
     def transact(self, forms: list[Any], txid: int) -> dict[int, int]:
-        """Do a transaction of list forms; return the ids of the tempids. Changes nothing when it raises ``Refused``."""
+        """Do a transaction of list forms, and of ids alone, which assert nothing; return the ids of the tempids.
+
+        Changes nothing when it raises ``Refused``.
+        """
         ids, highest = self._resolve(forms)
         now = set(self.facts)
         for form in forms:
@@ -32,6 +35,9 @@ class Model:
             values = [value for _e, a, value in now if a == attribute]
             if len(values) != len(set(values)):
                 raise Refused(attribute)
+        new = {e for e in ids.values() if e > self.highest} - self._named(forms)
+        if (new - {e for e, _a, _v in now}) & {v for _e, a, v in now if a in REFS}:
+            raise Refused("nothing is left")
         self.facts = {fact: self.facts.get(fact, txid) for fact in now}
         self.highest = highest
         return ids
@@ -69,9 +75,14 @@ class Model:
             known = entities or {ids[member] for member in same[tempid] if member in ids}
             if not known:
                 highest += 1
+                while highest in self._named(forms):
+                    highest += 1
                 known = {highest}
             ids[tempid] = known.pop()
         return ids, highest
+
+    def _named(self, forms: list[Any]) -> set[int]:
+        return {part for form in forms for part in self._parts(form) if part > 0}
 
     @staticmethod
     def _parts(form: list[Any]) -> list[int]:
@@ -84,6 +95,7 @@ class Model:
         e = ids.get(e, e)
         if operation == ":db/retractEntity":
             self._retract_entity(e, now)
+        if len(form) == 2:
             return
         a = rest[0]
         v = ids.get(rest[1], rest[1]) if len(rest) > 1 and a in REFS else (rest[1] if len(rest) > 1 else None)

@@ -21,6 +21,7 @@ from .conftest import PEOPLE, findings
 from .model import MANY, Model, Refused
 
 LONG = "long " * 100  # its key value is digested
+BARE = "bare"
 ENTITIES = st.integers(-3, 6).filter(bool)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     ":person/email": st.sampled_from(["a@x", "b@x", "c@x", LONG + "@x"]),
@@ -56,10 +57,24 @@ def lists_of_values(draw: st.DrawFn) -> list[list[Any]]:
     return [[":db/add", e, a, value] for value in draw(st.lists(VALUES[a], min_size=2, max_size=3))]
 
 
+@st.composite
+def adds_taken_back(draw: st.DrawFn) -> list[list[Any]]:
+    """Draw an add that the same transaction takes back, around a reference to its entity."""
+    e, a = draw(ENTITIES), draw(st.sampled_from([":person/boss", ":person/friend"]))
+    takes_back = draw(st.sampled_from([[":db/retract", e, ":person/tags", "t"], [":db/retractEntity", e]]))
+    return draw(st.permutations([[":db/add", e, ":person/tags", "t"], takes_back, [":db/add", draw(ENTITIES), a, e]]))
+
+
 def transactions(most: int) -> st.SearchStrategy[list[list[Any]]]:
-    """Draw a transaction of list forms."""
-    parts = st.lists(forms().map(lambda form: [form]) | lists_of_values(), max_size=most)
+    """Draw a transaction of list forms, and of ids alone: ``BARE`` and the id."""
+    single = forms() | ENTITIES.map(lambda e: [BARE, e])
+    parts = st.lists(single.map(lambda form: [form]) | lists_of_values() | adds_taken_back(), max_size=most)
     return parts.map(lambda each: [form for part in each for form in part])
+
+
+def as_lists(data: list[list[Any]]) -> list[Any]:
+    """Return the transaction as the store takes it."""
+    return [{":db/id": form[1]} if form[0] == BARE else form for form in data]
 
 
 def as_maps(data: list[list[Any]]) -> list[Any]:
@@ -68,7 +83,7 @@ def as_maps(data: list[list[Any]]) -> list[Any]:
     for (kind, e, a), group in groupby(data, key=lambda form: (*form[:2], form[2] if len(form) > 2 else None)):
         forms = list(group)
         if kind != ":db/add":
-            written += forms
+            written += as_lists(forms)
         elif a in MANY:
             written.append({":db/id": e, a[1:]: [form[3] for form in forms]})
         else:
@@ -98,9 +113,9 @@ def transact(store: Store, model: Model, data: list[Any], *, maps: bool) -> None
     except Refused as refused:
         event(f"refused: {refused}")
         with pytest.raises(TransactionError, match=r"^form \d+ "):
-            store.transact(as_maps(data) if maps else data)
+            store.transact(as_maps(data) if maps else as_lists(data))
         return
-    report = store.transact(as_maps(data) if maps else data)
+    report = store.transact(as_maps(data) if maps else as_lists(data))
     assert report.tempids == expected
     added = {(d.e, d.a, d.v) for d in report.datoms if d.added}
     removed = {(d.e, d.a, d.v) for d in report.datoms if not d.added}
@@ -137,7 +152,7 @@ def test_export_makes_the_same_store_again(drawn: list[list[Any]]) -> None:
         store = Store.create(Path(place, "one"), PEOPLE, durability="none")
         for data in drawn:
             try:
-                store.transact(data)
+                store.transact(as_lists(data))
             except TransactionError:
                 event("refused")
         with store.db() as db:

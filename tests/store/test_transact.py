@@ -116,6 +116,34 @@ def test_an_attribute_that_nobody_has_used_has_no_values(people: Store) -> None:
     assert entity(people, 1) is None
 
 
+def test_what_is_asserted_by_any_form_makes_a_new_entity(people: Store) -> None:
+    people.transact([{":db/id": 1, ":person/email": "a@x"}])
+    report = people.transact(
+        [
+            {":db/id": "cas"},
+            {":db/id": "reverse"},
+            {":db/id": "known", ":person/tags": []},
+            {":db/id": 1, ":person/boss": "known", ":person/_boss": "reverse", ":person/friend": ["cas", 99]},
+            [":db/cas", "cas", ":person/age", None, 1],
+            [":db/add", "known", ":person/email", "a@x"],
+        ]
+    )
+    assert report.tempids == {"cas": 100, "reverse": 101, "known": 1}
+    gone = [[":db/add", "t", ":person/age", 1], [":db/add", 1, ":person/boss", "t"], [":db/retractEntity", "t"]]
+    people.transact([*gone, [":db/add", 1, ":person/boss", 1]])
+    with people.db() as db:
+        assert db.entity(1) == {":db/id": 1, ":person/boss": 1, ":person/email": "a@x", ":person/friend": [99, 100]}
+
+
+def test_an_entity_that_is_named_by_id_need_have_nothing(people: Store) -> None:
+    people.transact([{":db/id": 50}, {":db/id": 60, ":person/tags": []}, [":db/retract", 70, ":person/age"]])
+    report = people.transact([{":db/id": "t", ":person/boss": 7}])
+    assert report.tempids == {"t": 8}, "the ids that were only named were not taken"
+    data = [{":db/id": name, ":person/age": 1} for name in ("a", "b", "c")]
+    report = people.transact([*data, {":db/id": 9}, [":db/retractEntity", 11], [":db/retract", 12, ":person/age"]])
+    assert report.tempids == {"a": 10, "b": 13, "c": 14}, "what is said of an id is not said of a new entity"
+
+
 def test_nested_maps_are_entities(people: Store) -> None:
     people.transact([{":person/name": "a", ":person/parts": [{":person/name": "b", ":person/boss": {":person/name": "c"}}]}])
     with people.db() as db:

@@ -115,6 +115,57 @@ def test_a_wrong_form(people: Store, form: Any, reason: str) -> None:
         assert (db.txid, list(db.datoms("eav")), db.schema.to_json(), db.state) == before
 
 
+NOTHING = [
+    ([{":db/id": -1}], 0, "of tempid -1,"),
+    ([{":db/id": -1}, [":db/add", -2, ":person/boss", -1]], 0, "of tempid -1,"),
+    ([[":db/add", -2, ":person/boss", -1], {":db/id": -1}], 0, "of tempid -1,"),
+    ([{":person/age": 1}, {":db/id": "t", ":person/tags": [], ":person/friend": []}], 1, "of tempid 't',"),
+    ([{":person/age": 1}, {":person/tags": []}], 1, "of the map's entity,"),
+    ([{":person/age": 1, ":person/boss": {":person/tags": []}}], 0, "of the map's entity,"),
+    ([{":person/age": 1, ":person/parts": [{":db/id": "t"}]}], 0, "of tempid 't',"),
+    ([{":person/age": 1, ":person/parts": [{":db/id": "t", ":person/tags": []}]}], 0, "of tempid 't',"),
+    ([{":db/id": "t", ":person/_boss": 1}], 0, "of tempid 't',"),
+    ([{":person/_boss": {":person/age": 1}}], 0, "of the map's entity,"),
+    ([[":db/add", 1, ":new", {":db/id": "t"}], {":db/id": "t"}], 0, "of tempid 't',"),
+    ([[":db/add", 1, ":person/boss", "t"], [":db/retract", "t", ":person/age", 1]], 0, "of tempid 't',"),
+    ([{":db/id": "t"}, [":db/retract", "t", ":person/age"], [":db/retractEntity", "t"]], 0, "of tempid 't',"),
+    ([[":db/retract", "t", ":person/email", "a@x"], {":db/id": "t"}], 0, "of tempid 't',"),
+    ([[":db/retract", 1, ":person/boss", "t"], {":db/id": "t"}], 0, "of tempid 't',"),
+    ([[":db/cas", 1, ":person/boss", None, "t"], {":db/id": "t"}], 0, "of tempid 't',"),
+    ([[":db/cas", 1, ":person/boss", "t", 1], {":db/id": "t"}], 0, "of tempid 't',"),
+]
+
+
+@pytest.mark.parametrize(("data", "form", "reason"), NOTHING)
+def test_a_new_entity_has_something(people: Store, data: list[Any], form: int, reason: str) -> None:
+    people.transact([{":db/id": 1, ":person/email": "a@x"}])
+    with pytest.raises(TransactionError, match=rf"^form {form} .*: nothing is asserted {reason} so it is no entity$"):
+        people.transact(data)
+    with people.db() as db:
+        assert (db.datom_count, db.state.max_entity) == (1, 1)
+
+
+LEFT = [
+    [[":db/add", "t", ":person/age", 1], [":db/retract", "t", ":person/age", 1], [":db/add", 1, ":person/boss", "t"]],
+    [[":db/add", 1, ":person/boss", "t"], [":db/add", "t", ":person/age", 1], [":db/retract", "t", ":person/age"]],
+    [{":db/id": "t", ":person/age": 1}, [":db/retractEntity", "t"], {":db/id": 1, ":person/friend": [1, "t"]}],
+    [{":db/id": "t", ":person/age": 1}, [":db/retractEntity", "t"], [":db/cas", 1, ":person/boss", None, "t"]],
+    [{":person/boss": {":db/id": "t", ":person/age": 1}}, [":db/retract", "t", ":person/age"]],
+]
+
+
+@pytest.mark.parametrize("data", LEFT)
+def test_no_reference_is_left_to_a_new_entity_of_which_nothing_is(people: Store, data: list[Any]) -> None:
+    people.transact([{":db/id": 1, ":person/email": "a@x"}])
+    with pytest.raises(
+        TransactionError, match=r"^form \d .*: a reference to a new entity of which nothing is left$"
+    ) as caught:
+        people.transact(data)
+    assert ":person/boss" in str(data[caught.value.form or 0]) or ":person/friend" in str(data[caught.value.form or 0])
+    with people.db() as db:
+        assert db.datom_count == 1
+
+
 @pytest.mark.parametrize("name", ["datomic.tx", ":db/current-tx", "db/current-tx", "datascript.tx"])
 @pytest.mark.parametrize(
     "form",
