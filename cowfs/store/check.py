@@ -13,6 +13,7 @@ from itertools import islice
 
 from cowfs.errors import CorruptDatabase, DatabaseError
 from cowfs.pages.reader import Reader
+from cowfs.store.allocation import read_allocated
 from cowfs.store.encoding import KEY_VALUE_DIGESTED, KEY_VALUE_MAX, REF, decode, encode_again, instant_of, key_value
 from cowfs.store.layout import (
     AID_SIZE,
@@ -101,11 +102,14 @@ class Examination:
         self._schema = Schema(attributes.values(), strict=strict)
 
     def check_state(self) -> Iterator[str]:
-        """Check the state record by itself."""
+        """Check the state record, and where the allocation of ids stands."""
         if self._state.txid > self._txid:
             yield f"the last txid {self._state.txid} is above that of the root, {self._txid}"
         if self._state.max_entity > MAX_ENTITY:
             yield f"the highest entity id {self._state.max_entity} is above 2**53-1"
+        allocated = read_allocated(self._reader) or 0
+        if allocated > self._state.max_entity:
+            yield f"the store gave the entity id {allocated}, above its highest one, {self._state.max_entity}"
 
     def check_eav(self) -> Iterator[str]:
         """Check every entry of ``eav``, and count."""

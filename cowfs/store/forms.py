@@ -57,14 +57,14 @@ def form_error(data: Sequence[Any], index: int, error: InputError) -> Transactio
 class FormReader:
     """Reads the forms of one transaction; what it found is in ``ops``, ``claims``, ``nodes`` and ``new_attributes``.
 
-    ``subjects`` are the nodes of which it asserts something.
+    ``subjects`` are the nodes of which it asserts something. ``highest`` is the highest entity id before.
     """
 
-    def __init__(self, reader: Reader, schema: Schema) -> None:
+    def __init__(self, reader: Reader, schema: Schema, highest: int) -> None:
         self.ops: list[Op] = []
         self.subjects: set[int] = set()
         self.claims: list[Claim] = []
-        self.nodes = Nodes()
+        self.nodes = Nodes(highest)
         self.new_attributes: dict[str, Attribute] = {}
         self.pending: dict[bytes, tuple[int, int]] = {}  # key of a lookup ref -> its slot, the first form with it
         self._reader = reader
@@ -88,7 +88,8 @@ class FormReader:
                 raise form_error(data, index, error) from None
         self._require_one_meaning(data)
         self.subjects = {node for _form, kind, node, _attribute, _value in self.ops if kind in (ADD, CAS)}
-        self.nodes.taken(max(self.subjects, default=0))
+        for node in self.subjects:
+            self.nodes.take(node)
 
     def _require_one_meaning(self, data: Sequence[Any]) -> None:
         """Raise ``TransactionError`` when a list that was read as a lookup ref may be two tempids."""
@@ -170,7 +171,7 @@ class FormReader:
         if attribute.type != "ref":
             raise InputError(f"only a reference has a reverse, and {name} is none")
         values = value if isinstance(value, list | tuple) and not self._is_one_of_many(value) else (value,)
-        self.nodes.taken(node)
+        self.nodes.take(node)
         for single in values:
             self._op(ADD, self._reference(single), attribute, node)
 
@@ -257,7 +258,7 @@ class FormReader:
                 return node
             value = next(iter(value.values()))
         node = self._entity(value)
-        self.nodes.taken(node)
+        self.nodes.take(node)
         return node
 
     def _entity(self, value: Any) -> int:

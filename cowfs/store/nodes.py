@@ -7,11 +7,11 @@ them is an entity; ``ids`` then gives each its id.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from cowfs.errors import InputError
-from cowfs.store.values import MAX_ENTITY, shown
+from cowfs.store.values import MAX_CHOSEN, MAX_ENTITY, shown
 
 _CURRENT_TRANSACTION: Final = frozenset(
     ("datomic.tx", ":db/current-tx", "db/current-tx", "datascript.tx", "datahike.tx", "datalevin.tx")
@@ -20,10 +20,14 @@ _CURRENT_TRANSACTION: Final = frozenset(
 
 
 class Nodes:
-    """The slots of one transaction. ``highest`` is the highest entity id that it names."""
+    """The slots of one transaction in a store whose highest entity id is ``highest``.
 
-    def __init__(self) -> None:
-        self.highest = 0
+    ``taken`` are the ids of the entities of which it asserts something, or to which it refers.
+    """
+
+    def __init__(self, highest: int) -> None:
+        self.taken: set[int] = set()
+        self._limit = max(MAX_CHOSEN, highest)  # older versions had none
         self.by_tempid: dict[int | str, int] = {}
         self._parents: list[int] = [0]  # by -node: the node that it was joined with, itself at first
         self._named: set[int] = set()
@@ -50,13 +54,15 @@ class Nodes:
         """Return the node of an explicit entity id. Raises ``InputError`` when it can be none."""
         if not 1 <= number <= MAX_ENTITY:
             raise InputError("an entity id is 1 to 2**53-1")
+        if number > self._limit:
+            raise InputError("ids above 2**52 are left to the store: use a tempid")
         self._named.add(number)
         return number
 
-    def taken(self, node: int) -> None:
-        """Note that the transaction asserts something of this entity, or refers to it: new ones get ids above its own."""
-        if node > self.highest:
-            self.highest = node
+    def take(self, node: int) -> None:
+        """Note that the transaction asserts something of this entity, or refers to it."""
+        if node > 0:
+            self.taken.add(node)
 
     def find(self, node: int) -> int:
         """Return the entity that the node is, or the slot that stands for all that were joined with it."""
@@ -95,23 +101,20 @@ class Nodes:
                 return next(names, None), self._forms[slot]
         return None
 
-    def allocate(self, highest: int) -> tuple[list[int], int]:
-        """Give new ids above ``highest`` to the slots that are no entity yet, in their order, none that a form names.
+    def allocate(self, next_id: Callable[[], int]) -> list[int]:
+        """Give ids of ``next_id`` to the slots that are no entity yet, in their order, none that a form names.
 
-        Returns the ids by -node, and the highest id now. Raises ``InputError`` when there are no ids left.
+        Returns the ids by -node.
         """
         ids = [0]
         for slot in range(1, len(self._parents)):
             found = self.find(-slot)
             if found == -slot:
-                highest += 1
-                while highest in self._named:
-                    highest += 1
-                found = highest
+                found = next_id()
+                while found in self._named:
+                    found = next_id()
             ids.append(found if found > 0 else ids[-found])
-        if highest > MAX_ENTITY:
-            raise InputError("no entity ids are left below 2**53")
-        return ids, highest
+        return ids
 
 
 def _fault(name: int | str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from cowfs.errors import CorruptDatabase, InputError, TransactionError
 from cowfs.pages.writetxn import WriteTxn
+from cowfs.store.allocation import Allocation
 from cowfs.store.datom import Datom
 from cowfs.store.encoding import KEY_VALUE_MAX, decode, encode_ref, instant_of
 from cowfs.store.forms import ADD, CAS, RETRACT, RETRACT_ALL, RETRACT_ENTITY, FormReader, Op, form_error
@@ -79,12 +80,13 @@ class Basis:
 
 def transact(txn: WriteTxn, basis: Basis, data: Any) -> tuple[TxReport, Basis]:
     """Do the transaction ``data`` in ``txn``, which the caller commits. Raises ``TransactionError``, nothing done then."""
-    forms = FormReader(txn, basis.schema)
+    forms = FormReader(txn, basis.schema, basis.state.max_entity)
     forms.read(data)
     identities = Identities(txn, forms, data)
     identities.resolve()
+    allocation = Allocation(txn, basis.schema, basis.state, forms.nodes)
     try:
-        ids, highest = forms.nodes.allocate(max(basis.state.max_entity, forms.nodes.highest))
+        ids = forms.nodes.allocate(allocation.next_id)
     except InputError as error:
         raise TransactionError(str(error)) from None
     schema = basis.schema.with_attributes(forms.new_attributes.values()) if forms.new_attributes else basis.schema
@@ -94,7 +96,8 @@ def transact(txn: WriteTxn, basis: Basis, data: Any) -> tuple[TxReport, Basis]:
     identities.check_references(novelty, ids)
     for attribute in forms.new_attributes.values():
         txn.put(META, ATTRIBUTE_KEYS + attribute.key, attribute.pack())
-    state, row = _write(txn, basis.state, novelty, highest)
+    allocation.write(txn)
+    state, row = _write(txn, basis.state, novelty, allocation.highest)
     tempids = {name: ids[-node] for name, node in forms.nodes.by_tempid.items()}
     return TxReport(state.txid, instant_of(state.instant), tempids, row, schema), Basis(state, schema)
 

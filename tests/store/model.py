@@ -16,18 +16,23 @@ class Refused(Exception):
 
 
 class Model:
-    """Facts with the transaction that asserted each, and the highest entity id."""
+    """Facts with the transaction that asserted each, the highest entity id, and the last that new ones follow.
 
-    def __init__(self) -> None:
+    They follow ids up to ``followed``.
+    """
+
+    def __init__(self, followed: int) -> None:
         self.facts: dict[Fact, int] = {}
         self.highest = 0
+        self.last = 0
+        self.followed = followed
 
     def transact(self, forms: list[Any], txid: int) -> dict[int, int]:
         """Do a transaction of list forms, and of ids alone, which assert nothing; return the ids of the tempids.
 
         Changes nothing when it raises ``Refused``.
         """
-        ids, highest = self._resolve(forms)
+        ids, highest, last = self._resolve(forms)
         now = set(self.facts)
         for form in forms:
             self._apply(form, ids, now)
@@ -35,11 +40,11 @@ class Model:
             values = [value for _e, a, value in now if a == attribute]
             if len(values) != len(set(values)):
                 raise Refused(attribute)
-        new = {e for e in ids.values() if e > self.highest} - self._named(forms)
+        new = set(ids.values()) - self._named(forms) - self._used()
         if (new - {e for e, _a, _v in now}) & {v for _e, a, v in now if a in REFS}:
             raise Refused("nothing is left")
         self.facts = {fact: self.facts.get(fact, txid) for fact in now}
-        self.highest = highest
+        self.highest, self.last = highest, last
         return ids
 
     def entity(self, e: int) -> dict[str, Any] | None:
@@ -49,7 +54,7 @@ class Model:
                 document[a] = sorted([*document.get(a, []), v]) if a in MANY else v
         return {":db/id": e, **dict(sorted(document.items()))} if document else None
 
-    def _resolve(self, forms: list[Any]) -> tuple[dict[int, int], int]:
+    def _resolve(self, forms: list[Any]) -> tuple[dict[int, int], int, int]:
         adds = [form for form in forms if form[0] in (":db/add", ":db/cas")]
         tempids = list(dict.fromkeys(part for form in forms for part in self._parts(form) if part < 0))
         owners = {v: e for e, a, v in self.facts if a == IDENTITY}
@@ -64,7 +69,7 @@ class Model:
                     same[member] = union
         named = [e for form in adds for e in self._parts(form) if e > 0]
         named += [form[3] for form in forms if form[0] == ":db/retract" and len(form) == 4 and form[2] in REFS]
-        highest = max([self.highest, *(e for e in named if e > 0)])
+        last = max([self.last, *(e for e in named if 0 < e <= self.followed)])
         ids: dict[int, int] = {}
         for tempid in tempids:
             entities = {member for member in same[tempid] if member > 0}
@@ -74,12 +79,15 @@ class Model:
                 raise Refused("tempid")
             known = entities or {ids[member] for member in same[tempid] if member in ids}
             if not known:
-                highest += 1
-                while highest in self._named(forms):
-                    highest += 1
-                known = {highest}
+                last += 1
+                while last in self._named(forms) | self._used():
+                    last += 1
+                known = {last}
             ids[tempid] = known.pop()
-        return ids, highest
+        return ids, max([self.highest, *(e for e in named if e > 0), *ids.values()]), last
+
+    def _used(self) -> set[int]:
+        return {e for e, _a, _v in self.facts} | {v for _e, a, v in self.facts if a in REFS}
 
     def _named(self, forms: list[Any]) -> set[int]:
         return {part for form in forms for part in self._parts(form) if part > 0}

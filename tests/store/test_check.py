@@ -93,6 +93,14 @@ DAMAGES: dict[str, tuple[Damage, list[str]]] = {
         lambda txn: txn.put_many(b"ave", [(AGE + encode_long(n) + e(2), TX) for n in range(100, 200)]),
         ["entity 2 :person/age: a datom of ave is not in eav"] * 20 + ["eav and ave differ in more datoms"],
     ),
+    "an id above the highest": (
+        lambda txn: txn.put(b"cowfs", b"allocated", e(3)),
+        ["the store gave the entity id 3, above its highest one, 2"],
+    ),
+    "a record of ids that is none": (
+        lambda txn: txn.put(b"cowfs", b"allocated", b"x"),
+        ["the store's record of the highest id that it gave is damaged"],
+    ),
     "a count": (
         lambda txn: txn.put(b"cowfs", b"count/" + NAME, e(7)),
         [":person/name: the store says 7 datoms, and eav has 1"],

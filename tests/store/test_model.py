@@ -6,6 +6,7 @@ import tempfile
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import event, given, settings
@@ -15,6 +16,7 @@ from cowfs import Db, Store
 from cowfs.errors import TransactionError
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.tree import TreeReader
+from cowfs.store import allocation
 from cowfs.store.check import check_store
 
 from .conftest import PEOPLE, findings
@@ -97,6 +99,7 @@ def compare(db: Db, model: Model) -> None:
     ave = list(db.datoms("ave"))
     assert {(d.e, d.a, d.v): d.tx for d in ave} == model.facts
     assert len(ave) == len(facts) == db.datom_count
+    assert db.state.max_entity == model.highest
     for e in range(1, model.highest + 2):
         assert db.entity(e) == model.entity(e)
     assert list(db.entities()) == sorted({e for e, _a, _v in facts})
@@ -124,11 +127,14 @@ def transact(store: Store, model: Model, data: list[Any], *, maps: bool) -> None
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(transactions(7), st.booleans(), st.booleans()), min_size=1, max_size=6))
-def test_random_transactions(drawn: list[tuple[list[Any], bool, bool]]) -> None:
-    with tempfile.TemporaryDirectory() as place:
+@given(
+    st.lists(st.tuples(transactions(7), st.booleans(), st.booleans()), min_size=1, max_size=6),
+    st.sampled_from([allocation.FOLLOWED, 2]),
+)
+def test_random_transactions(drawn: list[tuple[list[Any], bool, bool]], followed: int) -> None:
+    with tempfile.TemporaryDirectory() as place, mock.patch.object(allocation, "FOLLOWED", followed):
         store = Store.create(Path(place, "db"), PEOPLE, durability="none")
-        model = Model()
+        model = Model(followed)
         for data, maps, reopen in drawn:
             transact(store, model, data, maps=maps)
             if reopen:

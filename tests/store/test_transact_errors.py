@@ -215,10 +215,3 @@ def test_a_strict_store_takes_declared_attributes_only(make_store: MakeStore) ->
             store.transact([form])
     assert store.schema.strict
     assert list(store.schema) == [":a"]
-
-
-def test_no_ids_are_left(people: Store) -> None:
-    people.transact([{":db/id": 2**53 - 1, ":person/age": 1}])
-    with pytest.raises(TransactionError, match="no entity ids are left"):
-        people.transact([{":person/age": 1}])
-    assert people.transact([{":db/id": 1, ":person/age": 1}]).tempids == {}

@@ -48,17 +48,17 @@ def test_a_document_is_a_line_an_attribute(store: Store, history: Retained) -> N
 
 
 def test_blocks_of_a_sparse_space_of_ids(store: Store, history: Retained) -> None:
-    ids = [1, 999, 1000, 1999, 5_000_000, 2**53 - 1]
+    ids = [1, 999, 1000, 1999, 5_000_000, 2**52]
     store.transact([{":db/id": e, ":person/name": "x"} for e in ids])
     store.transact([[":db/add", 1000, ":any", n] for n in range(350)])
-    blocks = ["0-999", "1000-1999", "5000000-5000999", "9007199254740000-9007199254740999"]
+    blocks = ["0-999", "1000-1999", "5000000-5000999", "4503599627370000-4503599627370999"]
     directory = entities(history)
     assert listed(directory) == blocks
     assert [listed(at(directory, block)) for block in blocks] == [
         ["1.json", "999.json"],
         ["1000.json", "1999.json"],
         ["5000000.json"],
-        ["9007199254740991.json"],
+        ["4503599627370496.json"],
     ]
     for block in blocks:
         found = at(directory, block)
