@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 
 from cowfs.errors import CorruptDatabase, DatabaseError
 from cowfs.pages.reader import Reader
+from cowfs.store.agreement import Agreement
 from cowfs.store.allocation import read_allocated
 from cowfs.store.encoding import KEY_VALUE_DIGESTED, KEY_VALUE_MAX, REF, decode, encode_again, instant_of, key_value
 from cowfs.store.layout import (
@@ -35,7 +37,7 @@ from cowfs.store.layout import (
     txid_of,
 )
 from cowfs.store.lines import line_size
-from cowfs.store.log import parse_row
+from cowfs.store.log import RawDatom, parse_row, raw_datoms
 from cowfs.store.schema import Attribute, Schema, parse_record
 from cowfs.store.touched import has_datoms
 from cowfs.store.values import MAX_ENTITY
@@ -65,11 +67,17 @@ def check_store(reader: Reader, txnid: int) -> Iterator[str]:
         examination.check_touched,
         examination.check_log,
     )
+    sound = True
     for part in parts:
         try:
-            yield from part()
+            for finding in part():
+                sound = False
+                yield finding
         except DatabaseError as error:
+            sound = False
             yield str(error)
+    if sound:  # else what differs would mostly be named twice
+        yield from examination.check_log_agreement()
 
 
 class Examination:
@@ -86,6 +94,7 @@ class Examination:
         self._eav_sum = 0
         self._ave_sum = 0
         self._highest = 0
+        self._agreement = Agreement()
 
     def read_attributes(self, *, strict: bool) -> Iterator[str]:
         """Read the attributes that there are, for the other parts."""
@@ -133,6 +142,7 @@ class Examination:
             else:
                 self._unsized.add(aid)
             total += hash((key[ENTITY_SIZE:], key[:ENTITY_SIZE], data[:TX_SIZE]))
+            self._agreement.stored(key, data)
         self._eav_sum = total % 2**64
 
     def check_ave(self) -> Iterator[str]:
@@ -201,6 +211,8 @@ class Examination:
             last, micros = txid, now
             try:
                 parse_row(txid, row, self._schema.by_key)
+                for datom in raw_datoms(txid, row):
+                    self._agreement.logged(datom)
             except CorruptDatabase as error:
                 yield str(error)
         if (last, micros) != (self._state.txid, self._state.instant):
@@ -208,6 +220,19 @@ class Examination:
                 f"the newest transaction of the log is {last} of {_moment(micros)},"
                 f" that of the store {self._state.txid} of {_moment(self._state.instant)}"
             )
+
+    def check_log_agreement(self) -> Iterator[str]:
+        """Check that the indexes hold what the log says, and name what differs when anything does."""
+        if self._agreement.complete:
+            return
+        differing = self._agreement.differing(self._reader.scan(EAV), self._logged())
+        for number, found in enumerate(differing):
+            if number == _MOST_NAMED or found is None:
+                yield "the log and eav differ in more datoms"
+                return
+            (prefix, _encoding, tx), how = found
+            transaction = int.from_bytes(tx, "big")
+            yield f"{self._named(prefix[:ENTITY_SIZE], prefix[ENTITY_SIZE:])}: a datom of transaction {transaction} is {how}"
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -243,6 +268,12 @@ class Examination:
         if encoding[0] == REF and not 1 <= int.from_bytes(encoding[1:], "big") <= self._state.max_entity:
             return f"a reference to {found!r}, which no entity can be"
         return None
+
+    def _logged(self) -> Iterator[RawDatom]:
+        """Yield the datoms of the rows of the log that can be read."""
+        for key, row in self._reader.scan(LOG):
+            with suppress(CorruptDatabase):
+                yield from raw_datoms(int.from_bytes(key, "big"), row)
 
     def _one_sided(self) -> Iterator[str]:
         for key, data in self._reader.scan(EAV):

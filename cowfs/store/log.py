@@ -13,16 +13,17 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from cowfs.errors import CorruptDatabase
 from cowfs.pages.reader import Reader
 from cowfs.store.datom import Datom
 from cowfs.store.encoding import FIRST_MICRO, LAST_MICRO, decode, instant_of
-from cowfs.store.layout import LOG
+from cowfs.store.layout import ENTITY_SIZE, LOG, PREFIX_SIZE
 from cowfs.store.schema import Attribute
 
 _HEAD = struct.Struct(">qII")
-_DATOM = struct.Struct(">Q4sI")
+_RAW = struct.Struct(f">{PREFIX_SIZE}sI")
 _SIZE = struct.Struct(">I")
 _TX = struct.Struct(">Q")
 
@@ -48,6 +49,36 @@ def pack_datom(prefix: bytes, encoding: bytes) -> bytes:
 def pack_row(instant: int, asserted: Sequence[bytes], retracted: Sequence[bytes]) -> bytes:
     """Return the row of a transaction from its datoms, each as ``pack_datom`` gives it (a retracted one after its tx)."""
     return b"".join((_HEAD.pack(instant, len(asserted), len(retracted)), *asserted, *retracted))
+
+
+class RawDatom(NamedTuple):
+    """A datom as it lies in a row: the beginning of its key in ``eav``, its value's encoding, the key of its ``tx``."""
+
+    prefix: bytes
+    encoding: bytes
+    tx: bytes
+    added: bool
+
+
+def raw_datoms(txid: int, row: bytes) -> Iterator[RawDatom]:
+    """Yield the datoms of the row of transaction ``txid``, the asserted ones first. Raises ``CorruptDatabase``."""
+    try:
+        _micros, asserted, retracted = _HEAD.unpack_from(row)
+        at, tx = _HEAD.size, _TX.pack(txid)
+        for number in range(asserted + retracted):
+            added = number < asserted
+            if not added:
+                tx = row[at : at + _TX.size]
+                at += _TX.size
+            prefix, size = _RAW.unpack_from(row, at)
+            at += _RAW.size + size
+            if at > len(row):
+                raise CorruptDatabase(f"the log's row of transaction {txid} is damaged")
+            yield RawDatom(prefix, row[at - size : at], tx, added)
+    except struct.error as error:
+        raise CorruptDatabase(f"the log's row of transaction {txid} is damaged") from error
+    if at != len(row):
+        raise CorruptDatabase(f"the log's row of transaction {txid} is damaged")
 
 
 def row_instant(row: bytes) -> int:
@@ -92,23 +123,15 @@ def row_size(row: bytes) -> int:
 def parse_row(txid: int, row: bytes, attributes: Mapping[bytes, Attribute]) -> TxRow:
     """Parse the row of transaction ``txid``; ``attributes`` are by key. Raises ``CorruptDatabase``."""
     try:
-        micros, asserted, retracted = _HEAD.unpack_from(row)
-        datoms = _datoms(txid, row, asserted, retracted, attributes)
-        gained = tuple(next(datoms) for _ in range(asserted))
-        return TxRow(txid, instant_of(micros), gained, tuple(datoms))
-    except (struct.error, KeyError, OverflowError, RuntimeError) as error:
+        datoms = [_datom(raw, attributes) for raw in raw_datoms(txid, row)]
+        micros, asserted, _retracted = _HEAD.unpack_from(row)
+        instant = instant_of(micros)
+    except (KeyError, OverflowError) as error:
         raise CorruptDatabase(f"the log's row of transaction {txid} is damaged") from error
+    return TxRow(txid, instant, tuple(datoms[:asserted]), tuple(datoms[asserted:]))
 
 
-def _datoms(txid: int, row: bytes, asserted: int, retracted: int, names: Mapping[bytes, Attribute]) -> Iterator[Datom]:
-    at = _HEAD.size
-    for number in range(asserted + retracted):
-        tx = txid
-        if number >= asserted:
-            tx = _TX.unpack_from(row, at)[0]
-            at += _TX.size
-        e, aid, size = _DATOM.unpack_from(row, at)
-        at += _DATOM.size + size
-        yield Datom(e, names[aid].name, decode(row[at - size : at]), tx, number < asserted)
-    if at != len(row):
-        raise CorruptDatabase(f"the log's row of transaction {txid} is damaged")
+def _datom(raw: RawDatom, attributes: Mapping[bytes, Attribute]) -> Datom:
+    number = int.from_bytes
+    name = attributes[raw.prefix[ENTITY_SIZE:]].name
+    return Datom(number(raw.prefix[:ENTITY_SIZE], "big"), name, decode(raw.encoding), number(raw.tx, "big"), raw.added)
