@@ -128,8 +128,9 @@ def find(timeline: Timeline, text: str, now: datetime, hint: str) -> int:
     Raises ``BadParameter``, which names the argument ``hint``, for what is none of these, and ``NotFound`` for a commit that
     is not retained.
     """
-    if text in timeline.named:
-        return timeline.named[text].txid
+    snapshot = timeline.snapshot(text)
+    if snapshot is not None:
+        return snapshot.txid
     at = parse_at(text, now, hint)
     if isinstance(at, datetime):
         return timeline.at(at)

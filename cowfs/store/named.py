@@ -1,13 +1,19 @@
 """Named snapshots: names for commits that stay until their name is deleted, or expires.
 
-All of them are one record, ``history/names`` in the ``cowfs`` database, JSON by name: ``{"txid": 1042, "instant": when the
-name was given, "owner": who gave it, "reason": text or null, "expires": instant or null}``. Name and hold are one commit.
-The key says that names belong to this file: a copy does not have the older commits, so it has no names for them.
+One key a name, ``history/names/`` and the name in UTF-8, in the ``cowfs`` database; the value is JSON: ``{"txid": 1042,
+"instant": when the name was given, "owner": who gave it, "reason": text or null, "expires": instant or null}``. So giving,
+finding and deleting a name costs the same however many there are. Name and hold are one commit. The keys say that names
+belong to this file: a copy does not have the older commits, and shows the values as zeros, which are no names.
+
+An older version kept all of them in one record, ``history/names``, JSON by name. It is read, and taken apart when a name is
+given or deleted.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -17,12 +23,16 @@ from cowfs.errors import CorruptDatabase, InputError, NameTaken, NotFound, Wrong
 from cowfs.pages.reader import Reader
 from cowfs.pages.record import OWN_KEYS
 from cowfs.pages.writetxn import WriteTxn
-from cowfs.store.layout import META, parse_json
+from cowfs.store.layout import META, parse_json, stop_after
 from cowfs.store.values import instant_text, parse_instant
 
-NAMES_KEY: Final = OWN_KEYS + b"names"
+NAME_KEYS: Final = OWN_KEYS + b"names/"
+ONE_RECORD_KEY: Final = OWN_KEYS + b"names"  # of an older version
 RESERVED: Final = ("latest", "at", "ago")
-_MOST_BYTES: Final = 255
+_MAX_BYTES: Final = 255
+
+Retained = Callable[[int], bool]
+"""Whether the commit of a txid is retained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,14 @@ class NamedSnapshot:
         """Whether its time is over."""
         return self.expires is not None and self.expires <= (now or datetime.now(timezone.utc))
 
+    def pack(self) -> bytes:
+        """Return the value under its key."""
+        record = asdict(self)
+        del record["name"]
+        record["instant"] = instant_text(self.instant)
+        record["expires"] = None if self.expires is None else instant_text(self.expires)
+        return json.dumps(record).encode()
+
 
 def checked(name: str) -> str:
     """Return ``name`` when a snapshot can have it. Raises ``WrongName`` that says why not."""
@@ -51,65 +69,103 @@ def checked(name: str) -> str:
         raise WrongName(f"{name!r} cannot be a snapshot's name: it is empty, or begins with a dot, a dash or a blank")
     if "/" in name or not name.isprintable():
         raise WrongName(f"{name!r} cannot be a snapshot's name: a file name has no slash, and a name no control characters")
-    if len(name.encode(errors="surrogateescape")) > _MOST_BYTES:
-        raise WrongName(f"a snapshot's name has at most {_MOST_BYTES} bytes, this one has {len(name.encode())}")
+    if len(name.encode(errors="surrogateescape")) > _MAX_BYTES:
+        raise WrongName(f"a snapshot's name has at most {_MAX_BYTES} bytes, this one has {len(name.encode())}")
     return name
 
 
 def read_named(reader: Reader) -> dict[str, NamedSnapshot]:
     """Return the named snapshots that have not expired, by name, the oldest commit first. Raises ``CorruptDatabase``."""
     now = datetime.now(timezone.utc)
-    snapshots = [snapshot for snapshot in _read_all(reader) if not snapshot.expired(now)]
-    return {snapshot.name: snapshot for snapshot in sorted(snapshots, key=lambda snapshot: (snapshot.txid, snapshot.name))}
+    living = {name: snapshot for name, snapshot in _read_all(reader).items() if not snapshot.expired(now)}
+    return dict(sorted(living.items(), key=lambda item: (item[1].txid, item[0])))
 
 
-def add(txn: WriteTxn, snapshot: NamedSnapshot) -> None:
-    """Add a snapshot. Raises ``NameTaken``."""
-    snapshots = read_named(txn)
-    if snapshot.name in snapshots:
-        raise NameTaken(f"there is a snapshot {snapshot.name!r} already, of txid {snapshots[snapshot.name].txid}")
-    _write(txn, {**snapshots, snapshot.name: snapshot})
+def find(reader: Reader, name: str) -> NamedSnapshot | None:
+    """Return what has the name, None when nothing has, or when it has expired. Raises ``CorruptDatabase``."""
+    key = _key(name)
+    if len(key) > len(NAME_KEYS) + _MAX_BYTES:
+        return None
+    data = _value(reader.get(META, key))
+    snapshot = _parsed(name, parse_json(data, "names")) if data else _read_one_record(reader).get(name)
+    return None if snapshot is None or snapshot.expired() else snapshot
+
+
+def add(txn: WriteTxn, snapshot: NamedSnapshot, retained: Retained) -> None:
+    """Add a snapshot. Raises ``NameTaken``; a name whose commit was given up is free."""
+    _take_record_apart(txn)
+    taken = find(txn, snapshot.name)
+    if taken is not None and retained(taken.txid):
+        raise NameTaken(f"there is a snapshot {snapshot.name!r} already, of txid {taken.txid}")
+    txn.put(META, _key(snapshot.name), snapshot.pack())
 
 
 def remove(txn: WriteTxn, name: str) -> NamedSnapshot:
     """Remove a name, and return what it was. Raises ``NotFound``."""
-    snapshots = read_named(txn)
-    try:
-        removed = snapshots.pop(name)
-    except KeyError:
-        raise NotFound(f"no snapshot is named {name!r}") from None
-    _write(txn, snapshots)
+    _take_record_apart(txn)
+    removed = find(txn, name)
+    if removed is None:
+        raise NotFound(f"no snapshot is named {name!r}")
+    txn.delete(META, _key(name))
     return removed
 
 
-def _read_all(reader: Reader) -> list[NamedSnapshot]:
-    data = (reader.get(META, NAMES_KEY) or b"").strip(b"\0")  # zeros, in a copy
-    if not data:
-        return []
+def _key(name: str) -> bytes:
+    return NAME_KEYS + name.encode(errors="surrogateescape")
+
+
+def _value(data: bytes | None) -> bytes:
+    """Return a value under ``history/``, empty where there is none, or only zeros: a copy has them."""
+    return (data or b"").strip(b"\0")
+
+
+def _read_all(reader: Reader) -> dict[str, NamedSnapshot]:
+    return {name: _parsed(name, record) for name, record in _records(reader)}
+
+
+def _read_one_record(reader: Reader) -> dict[str, NamedSnapshot]:
+    return {name: _parsed(name, record) for name, record in _in_one_record(reader)}
+
+
+def _records(reader: Reader) -> Iterator[tuple[str, Any]]:
+    """Yield the names, and what is recorded of each."""
+    yield from _in_one_record(reader)
+    for key, data in reader.scan(META, NAME_KEYS, stop_after(NAME_KEYS)):
+        if _value(data):
+            yield key[len(NAME_KEYS) :].decode(errors="surrogateescape"), parse_json(data, "names")
+
+
+def _in_one_record(reader: Reader) -> Iterable[tuple[str, Any]]:
+    data = _value(reader.get(META, ONE_RECORD_KEY))
+    return parse_json(data, "names").items() if data else ()
+
+
+def _take_record_apart(txn: WriteTxn) -> None:
+    """Give the names in the one record of an older version a key each."""
+    if txn.get(META, ONE_RECORD_KEY) is not None:
+        for snapshot in _read_one_record(txn).values():
+            if not snapshot.expired():
+                txn.put(META, _key(snapshot.name), snapshot.pack())
+        txn.delete(META, ONE_RECORD_KEY)
+
+
+def _parsed(name: str, record: Any) -> NamedSnapshot:
+    with _damage():
+        expires = record["expires"]
+        return NamedSnapshot(
+            name,
+            int(record["txid"]),
+            parse_instant(record["instant"]),
+            str(record["owner"]),
+            record["reason"],
+            None if expires is None else parse_instant(expires),
+        )
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Raise ``CorruptDatabase`` when what is recorded of a name cannot be read."""
     try:
-        return [_parsed(name, record) for name, record in parse_json(data, "names").items()]
-    except (KeyError, TypeError, AttributeError, InputError) as error:
+        yield
+    except (KeyError, TypeError, ValueError, InputError) as error:
         raise CorruptDatabase("the store's record of named snapshots is damaged") from error
-
-
-def _parsed(name: str, record: dict[str, Any]) -> NamedSnapshot:
-    expires = record["expires"]
-    return NamedSnapshot(
-        name,
-        int(record["txid"]),
-        parse_instant(record["instant"]),
-        str(record["owner"]),
-        record["reason"],
-        None if expires is None else parse_instant(expires),
-    )
-
-
-def _write(txn: WriteTxn, snapshots: dict[str, NamedSnapshot]) -> None:
-    document = {}
-    for name, snapshot in snapshots.items():
-        record = asdict(snapshot)
-        del record["name"]
-        record["instant"] = instant_text(snapshot.instant)
-        record["expires"] = None if snapshot.expires is None else instant_text(snapshot.expires)
-        document[name] = record
-    txn.put(META, NAMES_KEY, json.dumps(document).encode())

@@ -209,10 +209,11 @@ class Store:
             newest = txn.txnid - 1
             offset = txid_of(newest, self._read_basis(txn).state) - newest
             number = newest if txid is None else txid - offset
-            if number != newest and number not in self.env.roots.span_in(txn):
+            span = self.env.roots.span_in(txn)
+            if number not in span:
                 raise NotFound(f"commit {txid} is not retained")
             snapshot = NamedSnapshot(name, number + offset, _now(), owner, reason, expires)
-            named.add(txn, snapshot)
+            named.add(txn, snapshot, lambda txid: txid - offset in span)
             self._commit_without_datoms(txn)
             return snapshot
 

@@ -11,10 +11,11 @@ from typing import Any
 from cowfs.errors import NotFound
 from cowfs.pages.env import Env
 from cowfs.pages.hold import Hold
+from cowfs.store import named
 from cowfs.store.encoding import instant_of, micros_of
 from cowfs.store.layout import LOG, State, read_state, txid_of
 from cowfs.store.log import first_later, row_instant
-from cowfs.store.named import NamedSnapshot, read_named
+from cowfs.store.named import NamedSnapshot
 from cowfs.store.retention import Keeper, Retention, read_events, read_retention
 
 
@@ -91,7 +92,12 @@ class Timeline:
     @cached_property
     def named(self) -> dict[str, NamedSnapshot]:
         """The named snapshots whose commit is retained, by name, the oldest commit first."""
-        return {name: snapshot for name, snapshot in read_named(self.reader).items() if snapshot.txid in self}
+        return {name: snapshot for name, snapshot in named.read_named(self.reader).items() if snapshot.txid in self}
+
+    def snapshot(self, name: str) -> NamedSnapshot | None:
+        """Return the named snapshot, None when there is none whose commit is retained; as fast among many as among few."""
+        snapshot = named.find(self.reader, name)
+        return snapshot if snapshot is not None and snapshot.txid in self else None
 
     def bytes_of_names(self) -> dict[str, int]:
         """Return what each name holds: from its commit to the next named one, or to the oldest that the bounds keep."""

@@ -188,8 +188,8 @@ class Retained(History):
     def named(self, name: str) -> Snapshot:
         """Return the commit that has the name; as long as files of another that had it are open, that one."""
         self.newest()
-        named = self._line().named.get(name)
-        if named is None or named.expired():
+        named = self._line().snapshot(name)
+        if named is None:
             raise NotFound(f"no snapshot {name!r}")
         bound = self._bound.get(name)
         if bound is None or (bound.txid != named.txid and not bound.used):
@@ -209,7 +209,8 @@ class Retained(History):
 
     def unname(self, name: str) -> None:
         """Delete a name."""
-        if name not in self.names():
+        self.newest()
+        if self._line().snapshot(name) is None:
             raise NotFound(f"no snapshot {name!r}")
         self._env.require_idle()
         self._store.unname(name)
