@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -25,6 +25,7 @@ from cowfs.pages.record import OWN_KEYS
 from cowfs.pages.writetxn import WriteTxn
 from cowfs.store.layout import META, parse_json, stop_after
 from cowfs.store.values import instant_text, parse_instant
+from cowfs.units import parse_duration
 
 NAME_KEYS: Final = OWN_KEYS + b"names/"
 ONE_RECORD_KEY: Final = OWN_KEYS + b"names"  # of an older version
@@ -65,6 +66,8 @@ def checked(name: str) -> str:
         raise WrongName(f"{name!r} cannot be a snapshot's name: it looks like a txid")
     if name in RESERVED:
         raise WrongName(f"{name!r} cannot be a snapshot's name: the mount uses it itself")
+    if _spells_a_time(name):
+        raise WrongName(f"{name!r} cannot be a snapshot's name: it spells a time, as in `export --at`; add a word to it")
     if not name or name.startswith((".", "-")) or name != name.strip():
         raise WrongName(f"{name!r} cannot be a snapshot's name: it is empty, or begins with a dot, a dash or a blank")
     if "/" in name or not name.isprintable():
@@ -108,6 +111,15 @@ def remove(txn: WriteTxn, name: str) -> NamedSnapshot:
         raise NotFound(f"no snapshot is named {name!r}")
     txn.delete(META, _key(name))
     return removed
+
+
+def _spells_a_time(name: str) -> bool:
+    """Whether ``at`` or ``ago`` would take the name for an instant or a duration."""
+    for parse in (parse_duration, parse_instant):
+        with suppress(InputError, OverflowError):
+            parse(name)
+            return True
+    return False
 
 
 def _key(name: str) -> bytes:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
-from cowfs.errors import CorruptDatabase, NameTaken
+from cowfs.errors import CorruptDatabase, NameTaken, WrongName
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.writetxn import WriteTxn
 from cowfs.store.layout import META
-from cowfs.store.named import NAME_KEYS, ONE_RECORD_KEY, NamedSnapshot
+from cowfs.store.named import NAME_KEYS, ONE_RECORD_KEY, NamedSnapshot, checked
 from cowfs.store.retention import Retention
 from tests import churn
 
@@ -39,6 +39,21 @@ def _names(store: Store) -> dict[str, int]:
 def _keys(store: Store) -> list[bytes]:
     with store.env.hold() as hold:
         return [key for key in hold.keys(META) if key.startswith(ONE_RECORD_KEY)]
+
+
+@pytest.mark.parametrize("name", ["5m", "1w2d", "2026-11-22", "2026-11-22T10:00:00.5Z", "0001-01-01T00:00+23:00", "latest"])
+def test_names_that_mean_another_commit_are_wrong(name: str) -> None:
+    with pytest.raises(WrongName):
+        checked(name)
+
+
+@pytest.mark.parametrize("name", ["5", "5 m", "5M", "v5m", "2026-11", "2026-11-22 evening", "Latest", "ago 5m"])
+def test_names_that_look_like_a_time_and_spell_none_are_taken(name: str) -> None:
+    if name == "5":
+        with pytest.raises(WrongName):
+            checked(name)
+    else:
+        assert checked(name) == name
 
 
 def test_each_name_has_a_key_of_its_own(store: Store) -> None:

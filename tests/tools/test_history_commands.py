@@ -287,6 +287,16 @@ def test_wrong_names_are_one_line(database: Path, name: str) -> None:
     assert _json("snapshot", "list", database) == []
 
 
+@pytest.mark.parametrize(
+    "name", ["5m", "7d", "0s", "1h30m", "999999999y", "2026-11-22", "2026-11-22T10:00", "2026-11-22t10:00:00+02:00"]
+)
+def test_a_name_that_at_or_ago_would_take_for_a_time_is_refused(database: Path, name: str) -> None:
+    assert "spells a time" in refused_here("snapshot", "create", database, name, code=2)
+    cowfs_here("snapshot", "create", database, f"of-{name}")
+    assert [item["name"] for item in _json("snapshot", "list", database)] == [f"of-{name}"]
+    assert _notes(cowfs_here("export", database, "--at", f"of-{name}")) == list(range(2, 13))
+
+
 def test_mistakes_with_snapshots_are_one_line(database: Path) -> None:
     cowfs_here("snapshot", "create", database, "taken", "--txid", "4")
     newest = _json("status", database)["txid"]
@@ -415,13 +425,13 @@ def test_older_commits_are_exported(database: Path) -> None:
     with Store.open(database) as store, store.timeline() as timeline:
         instant = timeline.instant(8)
     assert instant is not None
-    cowfs_here("snapshot", "create", database, "2001-01-01", "--txid", "5")  # a name goes before an instant
+    cowfs_here("snapshot", "create", database, "fifth", "--txid", "5")
     time.sleep(1.1)
     cowfs_here("transact", database, stdin='[[":db/retractEntity", 2]]')
     eighth = list(range(2, 9))
     assert _notes(cowfs_here("export", database, "--at", "8")) == eighth
     assert _notes(cowfs_here("export", database, "--at", instant.isoformat())) == eighth
-    assert _notes(cowfs_here("export", database, "--at", "2001-01-01")) == list(range(2, 6))
+    assert _notes(cowfs_here("export", database, "--at", "fifth")) == list(range(2, 6))
     assert _notes(cowfs_here("export", database, "--at", "1s")) == list(range(2, 13))
     assert _notes(cowfs_here("export", database, "--at", "0s")) == list(range(3, 13))
     for wrong in ("15", "1h", "2001-01-02", "nonsense", "999999999y", "0001-01-01T00:00:00+23:00"):
