@@ -7,6 +7,7 @@ can set, count and find without a step of ours for each.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections import deque
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from itertools import repeat
 from sys import byteorder
 
 from cowfs.errors import CorruptDatabase
-from cowfs.pages.layout import NODE_HEADER, NODE_SIZE, Root, node_offsets
+from cowfs.pages.datafile import DataFile
+from cowfs.pages.layout import NODE_HEADER, NODE_SIZE, Root, free_path, last_child, node_offsets
 from cowfs.pages.tree import TreeReader, parse_leaf_node
 
 
@@ -103,6 +105,25 @@ def freed_pages(reader: TreeReader, after: int, upto: int) -> int:
             raise CorruptDatabase(f"a freelist record of {len(value)} bytes", reader.root.free.root)
         total += int.from_bytes(value, "little")
     return total
+
+
+def freed_in_last_leaf(file: DataFile, meta: bytes, after: int) -> int | None:
+    """Return how many pages the commits after ``after`` have freed, as ``freed_pages`` does up to the newest, in few reads.
+
+    ``meta`` is ``meta[ROOT_BYTES]`` of the newest. Only the last leaf of the freelist is read, which has the newest records.
+    None when they begin before it, or when anything is not as expected: ``freed_pages`` says what is wrong.
+    """
+    depth, pgno = free_path(meta)
+    page = b""
+    try:
+        for level in range(depth):
+            pgno = last_child(page) if level else pgno
+            page = file.page(pgno)
+        nodes = [parse_leaf_node(page, offset, pgno) for offset in node_offsets(page, pgno)] if page else []
+    except (CorruptDatabase, struct.error, OverflowError):
+        return None
+    freed = [(int.from_bytes(node.key, "little"), node.size // 8 - 1) for node in nodes]
+    return sum(count for txnid, count in freed if txnid > after) if freed and freed[0][0] <= after + 1 else None
 
 
 def _pages_in(reader: TreeReader, page: bytes, pgno: int) -> array[int]:

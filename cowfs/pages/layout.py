@@ -76,6 +76,8 @@ _META = struct.Struct("<IIQQ")
 _LATER_META = struct.Struct("<II")
 _BYTE_ORDERS: Final[tuple[Literal["little", "big"], ...]] = ("little", "big")
 _META_END = struct.Struct("<QQ")
+_FREE_PATH = struct.Struct("<H32xQ")
+_U16 = struct.Struct("<H")
 _RECORD = struct.Struct("<IHHQQQQQ")
 _MAX_LAST_PGNO: Final = 2**47  # more than any address space holds: a larger one is damage, not a database
 
@@ -245,6 +247,19 @@ def node_offsets(page: bytes, pgno: int) -> array[int]:
     if offsets and (min(offsets) < upper or max(offsets) > size - NODE_SIZE):
         raise CorruptDatabase("a node lies outside the page", pgno)
     return offsets
+
+
+def free_path(meta: bytes) -> tuple[int, int]:
+    """Return (depth, root page) of the freelist's tree from what ``meta[ROOT_BYTES]`` has kept of a meta page."""
+    depth, pgno = _FREE_PATH.unpack_from(meta, 14)
+    return depth, pgno
+
+
+def last_child(page: bytes) -> int:
+    """Return the page that the last node of a branch page leads to, unchecked. Raises ``struct.error``."""
+    (lower,) = _U16.unpack_from(page, 12)
+    (offset,) = _U16.unpack_from(page, lower - 2)
+    return int.from_bytes(page[offset : offset + 6], "little")
 
 
 def overflow_run(header: bytes, pgno: int) -> int:

@@ -17,18 +17,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
 
 from cowfs.errors import CorruptDatabase, NotFound
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.freelist import freed_pages
+from cowfs.pages.keeper import Event, Keeper
 from cowfs.pages.layout import META_SIZE, ROOT_BYTES, Root, TreeRecord, parse_root
 from cowfs.pages.locktable import NONCE_SIZE, LockTable
-from cowfs.pages.reader import Reader
 from cowfs.pages.record import DATABASE, HORIZON, NONCE, RECORD_KEY, Record, Span, following
 from cowfs.pages.tree import TreeReader
+from cowfs.pages.watch import Watch
 from cowfs.pages.writetxn import WriteTxn
 
 log = logging.getLogger("cowfs.pages")
@@ -39,28 +40,6 @@ _SLACK: Final = 64
 _RECORDS_KEPT: Final = 4096
 
 
-class Keeper(Protocol):
-    """Who decides what is retained, and remembers what befell it: the store. Called in a write transaction."""
-
-    def horizon(self, reader: Reader, span: Span, held: Callable[[int], int]) -> int:
-        """Return the oldest txnid of ``span`` that should be retained; ``held(txnid)`` pages are held from there on."""
-
-    def limit(self, reader: Reader, span: Span) -> int:
-        """Return the oldest txnid of ``span`` that must be retained, its newest when there is none older."""
-
-    def befell(self, txn: WriteTxn, event: Event) -> None:
-        """Remember an event."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that befell the history: ``lost``, ``gap`` or ``full``, and the txnids that it concerns."""
-
-    kind: str
-    first: int
-    last: int
-
-
 class Roots:
     """The retained roots of one open environment. ``keeper`` is set by the store; without one nothing is given up.
 
@@ -68,12 +47,23 @@ class Roots:
     """
 
     def __init__(self, file: DataFile, table: LockTable, *, durable: bool) -> None:
-        self.keeper: Keeper | None = None
+        self._keeper: Keeper | None = None
         self._file = file
         self._table = table
         self._durable = durable
         self._records: dict[int, Record] = {}  # by the txnid whose root they were read at
         self._records_of = b""  # the nonce of the history that they belong to
+        self._watch = Watch(file)
+
+    @property
+    def keeper(self) -> Keeper | None:
+        """Who decides what is retained; None: everything is."""
+        return self._keeper
+
+    @keeper.setter
+    def keeper(self, keeper: Keeper | None) -> None:
+        self._keeper = keeper
+        self._watch = Watch(self._file)  # another one may want to look sooner
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -135,7 +125,7 @@ class Roots:
             roots, gaps = self._after_others(txn, record, meta)
         # The newest tree has this record, also when somebody else has made it: the link is to the record, not to the commit.
         record = replace(record, txnid=txn.txnid, roots=roots, gaps=gaps, levels=record.levels_with(meta))
-        if newest % LOOK_EVERY == 0 or len(gaps) > _MOST_GAPS:
+        if self._look_due(txn, record):
             record = self._look(txn, record)
         txn.put(DATABASE, RECORD_KEY, record.pack())
         txn.horizon = record.horizon
@@ -145,10 +135,12 @@ class Roots:
         newest = txnid - 1
         if data is None or newest % LOOK_EVERY == 0 or not self._table.pinned(data[NONCE], data[HORIZON]):
             return None
-        return following(data, newest, self._meta(newest))
+        meta = self._meta(newest)
+        return following(data, newest, meta) if self._watch.quiet(newest, meta) else None
 
     def left(self, txn: WriteTxn) -> None:
         """The write transaction is committed: let go what it has given up."""
+        self._watch.committed(txn.txnid, txn.most_freed)
         if txn.horizon:
             self._table.raise_pin(txn.horizon)
 
@@ -291,6 +283,15 @@ class Roots:
         self._tell(txn, Event("gap", *gap))
         return (before, meta), (*record.gaps, gap) if record.horizon <= gap[1] else record.gaps
 
+    def _look_due(self, txn: WriteTxn, record: Record) -> bool:
+        newest = txn.txnid - 1
+        if newest % LOOK_EVERY == 0 or len(record.gaps) > _MOST_GAPS:
+            return True
+        if self.keeper is None:
+            return False
+        pages = freed_pages(TreeReader(self._file, parse_root(record.roots[-1])), record.counted, newest)
+        return self._watch.due(newest, record.counted, pages, self.keeper.pace(txn))
+
     def _look(self, txn: WriteTxn, record: Record, slack: int = _SLACK) -> Record:
         """Count what was freed since the last look, and give up what the keeper does not want to retain.
 
@@ -303,8 +304,12 @@ class Roots:
         wanted = record.horizon
         if self.keeper is not None:
             span = Span(record.horizon, newest, record.gaps)
+            self._watch.looked(newest, self.keeper.pace(txn))
+            if newest % LOOK_EVERY == 0:
+                self.keeper.sweep(txn, span)
             wanted = self.keeper.horizon(txn, span, lambda txnid: freed - self._freed(reader, span.first_from(txnid)))
-            wanted = min(wanted, self.keeper.limit(txn, span))
+            if wanted > record.horizon:  # the limit takes a look at every name
+                wanted = min(wanted, self.keeper.limit(txn, span))
         if len(record.gaps) > _MOST_GAPS:
             wanted = max(wanted, record.gaps[-_MOST_GAPS][1] + 1)
         wanted = min([wanted, newest, *self._held()])

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from cowfs.pages.env import Env
 
 
+# For ``most_freed``. A value that is deleted or overwritten is not measured: the store puts such values into its log.
+_PAGES_OF_PATH = 5  # from the root of a tree to its leaf, and some that were merged
+_PAGES_OF_COMMIT = 16  # of the main tree and of the freelist
+_BYTES_OF_PAGE = 9  # as a power of two, for the smallest pages
+
+
 class WriteTxn(Reader):
     """The write transaction, a ``Reader`` that sees what it wrote. ``txnid`` is the id that its commit will have."""
 
@@ -24,6 +30,7 @@ class WriteTxn(Reader):
         self._vetting = vetting
         self._env = env
         self._raw = raw
+        self.most_freed = _PAGES_OF_COMMIT  # pages: what it can have freed at most, from what it has put and deleted
         self.horizon = 0  # what it gives up commits below, when it has committed; for ``Roots``
         self._opened: dict[bytes, lmdb._Database] = {}  # in this transaction: lost when it aborts
         self._ended = False
@@ -105,6 +112,7 @@ class WriteTxn(Reader):
         """Set the value at ``key`` (1 to 511 bytes) in a database that exists."""
         handle = self._existing(name)
         self._vetting.put(name, key, len(value))
+        self.most_freed += _PAGES_OF_PATH + (len(value) >> _BYTES_OF_PAGE)
         try:
             self._raw.put(key, value, db=handle)
         except lmdb.Error as error:
@@ -112,6 +120,7 @@ class WriteTxn(Reader):
 
     def put_many(self, name: bytes, items: list[tuple[bytes, bytes]]) -> None:
         """Set many values at once; in key order is fastest."""
+        self.most_freed += len(items) * _PAGES_OF_PATH
         with translated(self._env.path), self._raw.cursor(self._existing(name)) as cursor:
             self._vetting.put_many(name, items)
             cursor.putmulti(items)
@@ -120,6 +129,7 @@ class WriteTxn(Reader):
         """Delete ``key``; return whether it was there."""
         handle = self._existing(name)
         self._vetting.delete(name, key)
+        self.most_freed += _PAGES_OF_PATH
         try:
             return self._raw.delete(key, db=handle)
         except lmdb.Error as error:

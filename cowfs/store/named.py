@@ -84,6 +84,18 @@ def read_named(reader: Reader) -> dict[str, NamedSnapshot]:
     return dict(sorted(living.items(), key=lambda item: (item[1].txid, item[0])))
 
 
+def read_txids(reader: Reader) -> Iterator[int]:
+    """Yield the txids of the names that have not expired, in no order."""
+    now = datetime.now(timezone.utc)
+    for _name, record in _records(reader):
+        with _damage():
+            expires = record["expires"]
+            txid = int(record["txid"])
+            living = expires is None or parse_instant(expires) > now
+        if living:
+            yield txid
+
+
 def find(reader: Reader, name: str) -> NamedSnapshot | None:
     """Return what has the name, None when nothing has, or when it has expired. Raises ``CorruptDatabase``."""
     key = _key(name)
@@ -111,6 +123,15 @@ def remove(txn: WriteTxn, name: str) -> NamedSnapshot:
         raise NotFound(f"no snapshot is named {name!r}")
     txn.delete(META, _key(name))
     return removed
+
+
+def sweep(txn: WriteTxn, retained: Retained) -> None:
+    """Delete the names that name nothing: expired, of a commit that was given up, or left over in a copy."""
+    living = {name for name, snapshot in read_named(txn).items() if retained(snapshot.txid)}
+    names = [key[len(NAME_KEYS) :] for key in list(txn.keys(META, NAME_KEYS, stop_after(NAME_KEYS)))]
+    for name in names:
+        if name.decode(errors="surrogateescape") not in living:
+            txn.delete(META, NAME_KEYS + name)
 
 
 def _spells_a_time(name: str) -> bool:

@@ -7,7 +7,8 @@ given up when any of the bounds is exceeded, and no named snapshot and no reader
 - ``age``, seconds: what the store held at any moment within that time can be seen;
 - ``bytes``: pages that only older commits use; the newest commit itself costs nothing.
 
-The bounds are looked at every 128 commits, and when they are changed. What befell the history is kept under
+The bounds are looked at every 128 commits; sooner when 1/64 of one of them has been reached since the last look (so many
+commits, bytes, seconds); when a process begins to write; and when they are changed. What befell the history is kept under
 ``history/events``, JSON, the newest last.
 """
 
@@ -21,9 +22,10 @@ from functools import lru_cache
 from typing import Any, Final
 
 from cowfs.errors import InputError
+from cowfs.pages.keeper import Event
 from cowfs.pages.reader import Reader
 from cowfs.pages.record import OWN_KEYS, Span
-from cowfs.pages.roots import Event
+from cowfs.pages.watch import Pace
 from cowfs.pages.writetxn import WriteTxn
 from cowfs.store import named
 from cowfs.store.encoding import instant_of
@@ -34,6 +36,10 @@ from cowfs.store.values import instant_text
 RETENTION_KEY: Final = b"retention"
 EVENTS_KEY: Final = OWN_KEYS + b"events"
 _EVENTS_KEPT: Final = 16
+_LOOKS: Final = 64  # while as much happens as a bound allows in all
+_MIN_COMMITS: Final = 4  # between two looks, since a look costs as much as a small commit; as the next two
+_MIN_PAGES: Final = 64
+_MIN_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +115,22 @@ class Keeper:
     def limit(self, reader: Reader, span: Span) -> int:
         """Return the oldest commit of ``span`` that a named snapshot needs; the newest when none needs any."""
         offset = read_state(reader).offset
-        needed = (snapshot.txid - offset for snapshot in named.read_named(reader).values())
+        needed = (txid - offset for txid in named.read_txids(reader))
         return min([span.newest, *(txnid for txnid in needed if txnid in span)])
+
+    def pace(self, reader: Reader) -> Pace:
+        """Return what may happen between two looks: a small part of each bound."""
+        bounds = read_retention(reader)
+        return Pace(
+            max(bounds.commits // _LOOKS, _MIN_COMMITS),
+            max(bounds.size // self._page_size // _LOOKS, _MIN_PAGES),
+            max(bounds.age / _LOOKS, _MIN_SECONDS),
+        )
+
+    def sweep(self, txn: WriteTxn, span: Span) -> None:
+        """Delete the names of commits that are not retained any more, and those that have expired."""
+        offset = read_state(txn).offset
+        named.sweep(txn, lambda txid: txid - offset in span)
 
     def befell(self, txn: WriteTxn, event: Event) -> None:
         """Add an event to those that are kept."""

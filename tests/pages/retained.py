@@ -17,11 +17,12 @@ from cowfs.pages.check import check_pages
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.env import Env
 from cowfs.pages.image import Image
+from cowfs.pages.keeper import Event
 from cowfs.pages.layout import Root
 from cowfs.pages.locktable import Pin
 from cowfs.pages.reader import Reader
 from cowfs.pages.record import DATABASE, RECORD_KEY, Record, Span
-from cowfs.pages.roots import Event
+from cowfs.pages.watch import Pace
 from cowfs.pages.writetxn import WriteTxn
 
 PATIENCE = 20.0  # seconds until another process must have done what it was told
@@ -34,6 +35,8 @@ class FakeKeeper:
         self.wanted = 0
         self.needed: int | None = None
         self.events: list[Event] = []
+        self.between = Pace()
+        self.swept: list[int] = []
         self.held: Callable[[int], int] = lambda _txnid: 0
 
     def horizon(self, _reader: Reader, span: Span, held: Callable[[int], int]) -> int:
@@ -42,6 +45,12 @@ class FakeKeeper:
 
     def limit(self, _reader: Reader, span: Span) -> int:
         return span.newest if self.needed is None else self.needed
+
+    def pace(self, _reader: Reader) -> Pace:
+        return self.between
+
+    def sweep(self, txn: WriteTxn, _span: Span) -> None:
+        self.swept.append(txn.txnid)
 
     def befell(self, _txn: WriteTxn, event: Event) -> None:
         self.events.append(event)

@@ -15,10 +15,11 @@ import pytest
 from cowfs.errors import CorruptDatabase, EnvironmentFailure, NotFound
 from cowfs.pages.check import check_pages
 from cowfs.pages.env import Env
+from cowfs.pages.keeper import Event
 from cowfs.pages.layout import Root
 from cowfs.pages.locktable import _SLOTS, PIN, LockTable
 from cowfs.pages.record import DATABASE, RECORD_KEY, Record, Span
-from cowfs.pages.roots import Event, Roots
+from cowfs.pages.roots import Roots
 from tests.commands import in_private_mounts
 from tests.stock import opened, require_balance
 

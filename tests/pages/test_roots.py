@@ -16,9 +16,10 @@ from cowfs.pages.check import _Checker
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.env import Env
 from cowfs.pages.freelist import freed_pages, parse_free_record
+from cowfs.pages.keeper import Event
 from cowfs.pages.layout import Root
 from cowfs.pages.record import DATABASE, OWN_KEYS, RECORD_KEY, Record, Span
-from cowfs.pages.roots import Event, Roots
+from cowfs.pages.roots import Roots
 from cowfs.pages.tree import TreeReader
 
 from .environments import findings, image_bytes, newest, stock
