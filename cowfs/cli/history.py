@@ -187,11 +187,14 @@ def describe(source: Opened, now: datetime) -> dict[str, Any] | None:
 
 def describe_snapshots(timeline: Timeline, now: datetime) -> list[dict[str, Any]]:
     """Return the named snapshots as JSON, the oldest commit first."""
-    held = timeline.bytes_of_names()
-    return [_snapshot(timeline, snapshot, held[snapshot.name], now) for snapshot in timeline.named.values()]
+    held, on_full_disk = timeline.bytes_of_names(), timeline.bytes_of_names(on_full_disk=True)
+    return [
+        {**_snapshot(timeline, snapshot, now), "bytes": held[name], "bytes_on_full_disk": on_full_disk[name]}
+        for name, snapshot in timeline.named.items()
+    ]
 
 
-def _snapshot(timeline: Timeline, snapshot: NamedSnapshot, held: int, now: datetime) -> dict[str, Any]:
+def _snapshot(timeline: Timeline, snapshot: NamedSnapshot, now: datetime) -> dict[str, Any]:
     return {
         **_commit(snapshot.txid, timeline.instant(snapshot.txid), now),
         "name": snapshot.name,
@@ -199,7 +202,6 @@ def _snapshot(timeline: Timeline, snapshot: NamedSnapshot, held: int, now: datet
         "owner": snapshot.owner,
         "reason": snapshot.reason,
         "expires": None if snapshot.expires is None else instant_text(snapshot.expires),
-        "bytes": held,
     }
 
 
@@ -243,7 +245,10 @@ def snapshot_text(snapshot: dict[str, Any], now: datetime) -> str:
     age = "" if snapshot["age"] is None else f", {duration_text(snapshot['age'])} ago"
     holds = exact_bytes_text(snapshot["bytes"]) if snapshot["bytes"] else "nothing beyond the bounds"
     expires = "" if snapshot["expires"] is None else f", expires {expiry_text(snapshot['expires'], now)}"
-    return f"{snapshot['name']} (txid {snapshot['txid']}{age}) holds {holds}{expires}"
+    full, more = snapshot["bytes_on_full_disk"], ""
+    if full > snapshot["bytes"]:
+        more = f"; on a full disk {exact_bytes_text(full)}"
+    return f"{snapshot['name']} (txid {snapshot['txid']}{age}) holds {holds}{expires}{more}"
 
 
 def expiry_text(expires: str | None, now: datetime) -> str:

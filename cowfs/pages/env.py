@@ -40,6 +40,7 @@ from cowfs.pages.datafile import DataFile
 from cowfs.pages.failure import domain_error, translated
 from cowfs.pages.freelist import read_free_pages
 from cowfs.pages.hold import Hold, Holds
+from cowfs.pages.keeper import Keeper
 from cowfs.pages.layout import MAX_TXNID, Root
 from cowfs.pages.locktable import IDLE, PIN, LockTable, sync_directory
 from cowfs.pages.roots import Roots
@@ -232,10 +233,13 @@ class Env:
                 raise Busy(f"{self.path}: somebody else is writing; try again")
             time.sleep(_SHORTLY)
 
-    def give_up_history(self) -> bool:
-        """The disk is full: let go some of the oldest retained commits; return whether there were any."""
+    def give_up_history(self, keeper: Keeper | None = None) -> bool:
+        """The disk is full: give up some of the oldest retained commits; return whether there were any.
+
+        ``keeper`` is asked instead of the one that the roots have: what it would retain once a change is committed.
+        """
         with self._write_lock() as txn:
-            return self.roots.give_up(txn)
+            return self.roots.give_up(txn, keeper)
 
     def sync(self) -> None:
         """Put everything that is committed on disk; needed after commits that were not durable."""

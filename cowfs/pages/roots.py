@@ -10,6 +10,8 @@ The rules for the pin (``locktable`` says what it is):
    loudly, and begins anew at the newest commit.
 2. Whoever gives up roots commits the new horizon first, and raises the pin after that. The horizon never moves back. The
    pin is ahead of the record only when the disk was full, or somebody died in between: the higher of both counts.
+   (On a full disk a commit needs the pages that it gives up, so the pin comes first. What was given up is hidden from then
+   on, whether or not the commit succeeds, and the next one that does records it.)
 3. Whoever reads an old root holds it first, and then looks whether it is still retained.
 """
 
@@ -158,23 +160,28 @@ class Roots:
         if data is not None or self.keeper is not None:
             self._still_valid(txn, Record.parse(data))
 
-    def give_up(self, txn: WriteTxn) -> bool:
+    def give_up(self, txn: WriteTxn, keeper: Keeper | None = None) -> bool:
         """The disk is full: let go some of the oldest commits, at once; nothing is written but the pin.
 
-        What the keeper must retain is kept, and what somebody reads. Return whether there was anything to let go.
+        What ``keeper`` (by default that of these roots) must retain is kept, and what somebody reads. First goes what it
+        does not want any more, then half of the rest each time. Return whether there was anything to let go.
         """
+        keeper = keeper or self.keeper
         record, pin = Record.parse(txn.get(DATABASE, RECORD_KEY)), self._table.pin()
         if record is None or pin is None or pin.nonce != record.nonce:
             return False
         horizon = max(record.horizon, pin.txnid)
         newest = txn.txnid - 1
+        span = Span(horizon, newest, record.gaps_at(newest))
         limit = min([newest, *self._held()])
-        if self.keeper is not None:
-            limit = min(limit, self.keeper.limit(txn, Span(horizon, newest, record.gaps_at(newest))))
+        if keeper is not None:
+            limit = min(limit, keeper.limit(txn, span))
         if horizon >= limit:
             return False
-        target = limit - (limit - horizon) // 2
-        target = max(target - target % LOOK_EVERY, horizon + 1)  # where what was freed before has been counted
+        target = min(limit, horizon if keeper is None else self._wanted(txn, span, keeper))
+        if target <= horizon:
+            target = limit - (limit - horizon) // 2
+            target = max(target - target % LOOK_EVERY, horizon + 1)  # where what was freed before has been counted
         log.warning("the disk is full: commits %d to %d of the history are given up", horizon, target - 1)
         self._table.raise_pin(target)
         self._table.sync()
@@ -316,6 +323,11 @@ class Roots:
         if wanted <= record.horizon or (slack and wanted - record.horizon < (newest - wanted) // slack):
             return record
         return self._move(reader, record, wanted)
+
+    def _wanted(self, txn: WriteTxn, span: Span, keeper: Keeper) -> int:
+        """Return the oldest commit that the keeper would retain, as of the newest, whatever must be retained."""
+        reader = TreeReader(self._file, parse_root(self._meta(span.newest)))
+        return keeper.horizon(txn, span, lambda txnid: self.cost(reader, span.first_from(txnid), span.newest))
 
     def _move(self, reader: TreeReader, record: Record, horizon: int) -> Record:
         """Return the record with a higher horizon: that, or the next commit that is recorded."""

@@ -84,15 +84,15 @@ def read_named(reader: Reader) -> dict[str, NamedSnapshot]:
     return dict(sorted(living.items(), key=lambda item: (item[1].txid, item[0])))
 
 
-def read_txids(reader: Reader) -> Iterator[int]:
-    """Yield the txids of the names that have not expired, in no order."""
+def read_txids(reader: Reader, without: str | None) -> Iterator[int]:
+    """Yield the txids of the names that have not expired, in no order, the name ``without`` passed over."""
     now = datetime.now(timezone.utc)
-    for _name, record in _records(reader):
+    for name, record in _records(reader):
         with _damage():
             expires = record["expires"]
             txid = int(record["txid"])
             living = expires is None or parse_instant(expires) > now
-        if living:
+        if living and name != without:
             yield txid
 
 

@@ -88,17 +88,23 @@ def read_events(reader: Reader) -> list[dict[str, Any]]:
 
 
 class Keeper:
-    """What ``pages`` asks about the history of a store, in its write transactions. Its txids are LMDB's."""
+    """What ``pages`` asks about the history of a store, in its write transactions. Its txids are LMDB's.
 
-    def __init__(self, page_size: int) -> None:
+    By default it answers as the store stands; with ``retention`` as under these bounds, with ``without`` as if that name had
+    been deleted: what will be once such a change is committed.
+    """
+
+    def __init__(self, page_size: int, *, retention: Retention | None = None, without: str | None = None) -> None:
         self._page_size = page_size
+        self._retention = retention
+        self.without = without
 
     def horizon(self, reader: Reader, span: Span, held: Callable[[int], int], made: int = 1) -> int:
         """Return the oldest commit of ``span`` that the bounds allow; ``held(txnid)`` pages are held from there on.
 
         ``made`` is how many commits are being made after the newest of ``span``.
         """
-        bounds = read_retention(reader)
+        bounds = self._bounds(reader)
         offset = read_state(reader).offset
         wanted = max(span.horizon, span.newest + made - bounds.commits)
         oldest = time.time_ns() // 1000 - bounds.age * 1_000_000
@@ -115,12 +121,12 @@ class Keeper:
     def limit(self, reader: Reader, span: Span) -> int:
         """Return the oldest commit of ``span`` that a named snapshot needs; the newest when none needs any."""
         offset = read_state(reader).offset
-        needed = (txid - offset for txid in named.read_txids(reader))
+        needed = (txid - offset for txid in named.read_txids(reader, self.without))
         return min([span.newest, *(txnid for txnid in needed if txnid in span)])
 
     def pace(self, reader: Reader) -> Pace:
         """Return what may happen between two looks: a small part of each bound."""
-        bounds = read_retention(reader)
+        bounds = self._bounds(reader)
         return Pace(
             max(bounds.commits // _LOOKS, _MIN_COMMITS),
             max(bounds.size // self._page_size // _LOOKS, _MIN_PAGES),
@@ -138,8 +144,14 @@ class Keeper:
         offset = txid_of(newest, read_state(txn)) - newest
         events = read_events(txn)
         now = instant_text(instant_of(time.time_ns() // 1000))
-        events.append({"kind": event.kind, "first": event.first + offset, "last": event.last + offset, "instant": now})
+        first = event.first + offset
+        if events and events[-1]["kind"] == event.kind and events[-1]["last"] == first - 1:  # a full disk, bit by bit
+            first = events.pop()["first"]
+        events.append({"kind": event.kind, "first": first, "last": event.last + offset, "instant": now})
         txn.put(META, EVENTS_KEY, json.dumps({"events": events[-_EVENTS_KEPT:]}).encode())
+
+    def _bounds(self, reader: Reader) -> Retention:
+        return self._retention or read_retention(reader)
 
 
 def _first(low: int, high: int, enough: Callable[[int], bool]) -> int:

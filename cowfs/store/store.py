@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from cowfs.errors import DiskFull, InputError, NotADatabase, NotFound, PlaceError, UnsupportedFormat
+from cowfs.errors import InputError, NotADatabase, NotFound, PlaceError, UnsupportedFormat
 from cowfs.pages.env import Env
 from cowfs.pages.reader import Reader
 from cowfs.pages.writetxn import WriteTxn
-from cowfs.store import changes, named
+from cowfs.store import changes, fulldisk, named
 from cowfs.store.db import Db
 from cowfs.store.layout import (
     ATTRIBUTE_KEYS,
@@ -181,14 +181,17 @@ class Store:
             yield timeline
 
     def retain(self, retention: Retention) -> None:
-        """Set how much of the history is kept, and let go at once what is more. It is a commit of its own."""
+        """Set how much of the history is kept, and let go at once what is more. It is a commit of its own.
+
+        On a full disk it makes its own room, from what the new bounds give up. Raises ``DiskFull`` where that is not enough.
+        """
 
         def change(txn: WriteTxn) -> None:
             txn.put(META, RETENTION_KEY, retention.pack())
             self._commit_without_datoms(txn)
             self.env.roots.apply(txn)
 
-        self._write(change)
+        self._write(change, Keeper(self.env.file.page_size, retention=retention))
 
     def name(
         self,
@@ -217,32 +220,35 @@ class Store:
             self._commit_without_datoms(txn)
             return snapshot
 
-        return self._write(add)
+        with nullcontext() if txid is None else self.as_of(txid):  # held, so that a full disk does not give it up
+            return self._write(add)
 
     def unname(self, name: str) -> NamedSnapshot:
-        """Delete a name, and let go at once what only it held; return what it was. Raises ``NotFound``."""
+        """Delete a name, and let go at once what only it held; return what it was. Raises ``NotFound``.
+
+        On a full disk it makes its own room, from what the name held. Raises ``DiskFull`` where that is not enough; the name
+        is given up then, if anything was.
+        """
+        snapshot: NamedSnapshot | None = None
 
         def remove(txn: WriteTxn) -> NamedSnapshot:
-            snapshot = named.remove(txn, name)
+            nonlocal snapshot
+            try:
+                snapshot = named.remove(txn, name)
+            except NotFound:
+                if snapshot is None:  # else an attempt without room gave up its commit, and a look has deleted it since
+                    raise
             self._commit_without_datoms(txn)
             self.env.roots.apply(txn)
             return snapshot
 
-        return self._write(remove)
+        return self._write(remove, Keeper(self.env.file.page_size, without=name))
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _write(self, work: Callable[[WriteTxn], T]) -> T:
-        """Do ``work`` as one commit. When the disk is full, history is given up for it, the oldest first."""
-        while True:
-            try:
-                with self.env.write() as txn:
-                    result = work(txn)
-            except DiskFull:
-                if not self.env.give_up_history():
-                    raise
-            else:
-                return result
+    def _write(self, work: Callable[[WriteTxn], T], keeper: Keeper | None = None) -> T:
+        """Do ``work`` as one commit; ``fulldisk`` says what happens when there is no room."""
+        return fulldisk.write(self.env, work, keeper)
 
     def _change_schema(self, txn: WriteTxn, schema: SchemaJson) -> Basis:
         basis = self._read_basis(txn)

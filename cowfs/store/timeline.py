@@ -99,9 +99,12 @@ class Timeline:
         snapshot = named.find(self.reader, name)
         return snapshot if snapshot is not None and snapshot.txid in self else None
 
-    def bytes_of_names(self) -> dict[str, int]:
-        """Return what each name holds: from its commit to the next named one, or to the oldest that the bounds keep."""
-        wanted = self._wanted()
+    def bytes_of_names(self, *, on_full_disk: bool = False) -> dict[str, int]:
+        """Return what each name holds: from its commit to the next named one, or to the oldest that the bounds keep.
+
+        On a full disk, where history within the bounds is given up, too, it is to the newest.
+        """
+        wanted = self.newest if on_full_disk else self._wanted()
         stops = sorted({*(snapshot.txid for snapshot in self.named.values()), wanted})
         return {
             name: self.bytes_between(snapshot.txid, next(stop for stop in stops if stop > snapshot.txid))

@@ -180,6 +180,14 @@ class Retained(History):
         for name in [name for name, snapshot in self._bound.items() if not snapshot.used]:
             del self._bound[name]
 
+    def _release_idle(self) -> None:
+        """Release the commits that nobody uses now: what a name is about to give back is not held by a look at it."""
+        for txid, snapshot in list(self._snapshots.items()):
+            if not snapshot.used and snapshot is not self._newest:
+                self._snapshots.pop(txid).release()
+                self._asked.pop(txid, None)
+        self._bound = {name: snapshot for name, snapshot in self._bound.items() if snapshot.used}
+
     def names(self) -> Iterable[str]:
         """Return the names of named snapshots."""
         self.newest()
@@ -212,6 +220,7 @@ class Retained(History):
         self.newest()
         if self._line().snapshot(name) is None:
             raise NotFound(f"no snapshot {name!r}")
+        self._release_idle()
         self._env.require_idle()
         self._store.unname(name)
 

@@ -101,6 +101,43 @@ def test_on_a_full_disk_a_named_snapshot_is_kept_and_the_error_is_one_line(tmp_p
     assert status["history"]["oldest"]["txid"] == int(named)
 
 
+def test_on_a_disk_without_a_free_byte_a_name_is_deleted_and_a_bound_lowered(tmp_path: Path) -> None:
+    (tmp_path / "overwriter.py").write_text(_OVERWRITER)
+    script = """
+        python=$1; program=$2; said=$3; shift 3
+        mount -t tmpfs -o size=6m tmpfs /mnt
+        "$@" init /mnt/db >&2
+        "$python" "$program" /mnt/db named >&2
+        for size in 4096 1; do dd if=/dev/zero "of=/mnt/filler$size" "bs=$size" >&2 2>/dev/null || true; done
+        try() { local code=0; "$@" >"$said" 2>&1 || code=$?; echo "$code|$(tail -1 "$said")"; }
+        echo "$(df --output=avail /mnt | tail -1)"
+        try "$@" transact /mnt/db - <<<'[{":note/text": "more"}]'
+        "$@" status --json /mnt/db | tr -d '\\n'; echo
+        try "$@" snapshot delete /mnt/db kept
+        try "$@" transact /mnt/db - <<<'[{":note/text": "more"}]'
+        try "$@" retain /mnt/db --commits 3 --json
+        "$@" status --json /mnt/db | tr -d '\\n'; echo
+        "$@" check /mnt/db
+        """
+    arguments = (sys.executable, tmp_path / "overwriter.py", tmp_path / "said", *COWFS)
+    lines = in_private_mounts(script, *arguments, limit=60).stdout.splitlines()
+    room, stuck, before, deleted, written, lowered, after, check = lines
+    assert room.strip() == "0"
+    assert stuck.startswith("1|cowfs: /mnt/db: no space left")
+    assert stuck.endswith("; history cannot be given up: snapshot 'kept' holds txid 3 and what came after it")
+    (snapshot,) = json.loads(before)["history"]["snapshots"]
+    assert snapshot["bytes"] == 0, "within the bounds"
+    assert snapshot["bytes_on_full_disk"] == json.loads(before)["history"]["bytes"] > 3_000_000
+    assert deleted.startswith("0|kept: deleted, was txid 3")
+    assert written.startswith("0|txid ")
+    assert lowered == "0|}"
+    history = json.loads(after)["history"]
+    assert (history["commits"], history["snapshots"]) == (4, [])
+    assert {event["kind"] for event in history["events"]} == {"full"}
+    assert json.loads(after)["size"]["free_pages"] > 500
+    assert "/mnt/db: ok (" in check
+
+
 def test_a_restore_onto_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     script = """
         directory=$1; shift

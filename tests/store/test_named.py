@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
-from cowfs.errors import CorruptDatabase, NameTaken, WrongName
+from cowfs.errors import CorruptDatabase, NameTaken, NotFound, WrongName
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.writetxn import WriteTxn
 from cowfs.store.layout import META
 from cowfs.store.named import NAME_KEYS, ONE_RECORD_KEY, NamedSnapshot, checked
-from cowfs.store.retention import Retention
+from cowfs.store.retention import Keeper, Retention
 from tests import churn
 
 _NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
@@ -128,3 +128,18 @@ def test_damaged_names_are_corrupt(store: Store) -> None:
                 _names(store)
         with store.env.write() as txn:
             txn.delete(META, key)
+
+
+def test_a_name_whose_commit_was_given_up_is_free(store: Store) -> None:
+    store.name("mine", "me", txid=2)
+    while store.env.give_up_history(Keeper(store.env.file.page_size, without="mine")):
+        pass
+    assert _names(store) == {}
+    with store.timeline() as timeline:
+        assert timeline.snapshot("mine") is None
+    newest = store.transact([{":note/number": 9}]).txid
+    assert store.name("mine", "me").txid == newest
+    assert _names(store) == {"mine": newest}
+    assert store.unname("mine").txid == newest
+    with pytest.raises(NotFound):
+        store.unname("mine")

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from cowfs import Store
-from cowfs.errors import Busy, NameTaken, NotFound, ReadOnly, WrongName
+from cowfs.errors import Busy, DiskFull, NameTaken, NotFound, ReadOnly, WrongName
+from cowfs.pages.writetxn import WriteTxn
 from cowfs.store.retention import Retention
 from cowfs.views import history as module
 from cowfs.views.history import Retained
@@ -83,6 +84,32 @@ def test_names(store: Store, history: Retained) -> None:
             history.named(missing)
         with pytest.raises(NotFound):
             history.unname(missing)
+
+
+def test_on_a_full_disk_a_name_is_deleted_though_somebody_has_just_looked_at_it(
+    store: Store, history: Retained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.name("mine", "me", txid=2)
+    for _ in range(5):
+        add(store, f"later {time.monotonic_ns()}")
+    commit = WriteTxn.commit
+
+    def failing(txn: WriteTxn) -> None:
+        pin = store.env._table.pin()
+        assert pin is not None
+        if pin.txnid < 4:
+            raise DiskFull("no space left")
+        commit(txn)
+
+    monkeypatch.setattr(WriteTxn, "commit", failing)
+    used = history.named("mine").retain()
+    with pytest.raises(DiskFull, match="this process holds txid 2"):
+        history.unname("mine")
+    used.release()
+    assert history.named("mine").txid == 2, "it was not given up"
+    history.unname("mine")
+    with pytest.raises(NotFound):
+        history.named("mine")
 
 
 def test_an_expired_name_is_gone(store: Store, history: Retained) -> None:
