@@ -16,7 +16,10 @@ class Keeper(Protocol):
     """Who decides what is retained, and remembers what befell it: the store. Called in a write transaction."""
 
     def horizon(self, reader: Reader, span: Span, held: Callable[[int], int]) -> int:
-        """Return the oldest txnid of ``span`` that should be retained; ``held(txnid)`` pages are held from there on."""
+        """Return the oldest txnid of ``span`` that should be retained; ``held(txnid)`` pages are held from there on.
+
+        The one after its newest when the commit that is being made gives up all before it.
+        """
 
     def limit(self, reader: Reader, span: Span) -> int:
         """Return the oldest txnid of ``span`` that must be retained, its newest when there is none older."""

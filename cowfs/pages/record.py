@@ -6,7 +6,8 @@ It is one value, in the page of the store's own state, which every commit writes
 
     0 nonce, 16 bytes (of the pin) | 16 horizon u64: the oldest retained txnid | 24 txnid u64 of the commit that wrote this
     32 counted u64, freed u64: how many pages the commits up to ``counted`` have freed since the history began
-    48 let go u64: how many of these the commits up to the horizon have freed
+    48 let go u64: how many of these the commits up to the horizon have freed (where the horizon is the commit that wrote
+    this, which gives up all before it: the commits before it)
     56 number of gaps u16, of roots u16, of levels u16, 2 bytes padding
     gaps, each first u64, last u64: commits that were not recorded
     roots, each bytes 32..152 of its meta page: the newest commit before this one (and the one before that, when somebody
@@ -182,7 +183,7 @@ def following(data: bytes, newest: int, meta: bytes) -> bytes | None:
     without taking the record apart.
     """
     last = data[_TXNID]
-    if last != newest.to_bytes(8, "little") or data[_COUNTS] != _PLAIN:
+    if last != newest.to_bytes(8, "little") or data[_COUNTS] != _PLAIN or data[HORIZON] == last:
         return None
     parts = [data[: _TXNID.start], (newest + 1).to_bytes(8, "little"), data[_TXNID.stop : _HEAD.size], meta]
     at, distance = _LINKS_AT, 1

@@ -204,9 +204,9 @@ class Roots:
         record = self._valid(reader)
         if record is None:
             return 0
-        if upto == record.horizon:
+        if upto == record.horizon < record.txnid:
             return record.let_go
-        counted, freed = record.horizon, record.let_go  # what was freed before that may have been used again
+        counted, freed = min(record.horizon, record.txnid - 1), record.let_go  # what was freed before may be in use again
         if upto < record.txnid:
             record = self._record_after(reader, upto)[0]
         if counted < record.counted <= upto:
@@ -252,10 +252,12 @@ class Roots:
         newest = txn.txnid - 1
         ours = record is not None and pin is not None and pin.nonce == record.nonce
         if record is not None and pin is not None and ours and max(pin.txnid, record.txnid) <= newest:
-            if pin.txnid <= record.horizon:
+            if pin.txnid <= record.horizon < record.txnid:
                 return record
-            self._tell(txn, Event("full", record.horizon, pin.txnid - 1))
-            return self._move(TreeReader(self._file, parse_root(self._meta(newest))), record, pin.txnid)
+            if pin.txnid > record.horizon:
+                self._tell(txn, Event("full", record.horizon, pin.txnid - 1))
+            reader = TreeReader(self._file, parse_root(self._meta(newest)))
+            return self._move(reader, record, max(pin.txnid, record.horizon))
         if pin is None or pin.txnid > newest or (record is not None and pin.txnid < newest):
             nonce = os.urandom(NONCE_SIZE)
             self._table.claim_pin(newest, nonce)
@@ -319,7 +321,7 @@ class Roots:
                 wanted = min(wanted, self.keeper.limit(txn, span))
         if len(record.gaps) > _MOST_GAPS:
             wanted = max(wanted, record.gaps[-_MOST_GAPS][1] + 1)
-        wanted = min([wanted, newest, *self._held()])
+        wanted = min([wanted, txn.txnid, *self._held()])
         if wanted <= record.horizon or (slack and wanted - record.horizon < (newest - wanted) // slack):
             return record
         return self._move(reader, record, wanted)

@@ -10,27 +10,44 @@ from pathlib import Path
 
 import pytest
 
+from cowfs.errors import NotFound
 from cowfs.pages import roots as roots_module
 from cowfs.pages.env import Env
 from cowfs.pages.freelist import freed_in_last_leaf, freed_pages
 from cowfs.pages.layout import META_SIZE, ROOT_BYTES
+from cowfs.pages.locktable import LockTable
 from cowfs.pages.reader import Reader
 from cowfs.pages.record import Span
 from cowfs.pages.watch import Pace
 
-from .retained import FakeKeeper, cowfs_process, put, retaining
+from .retained import (
+    FakeKeeper,
+    cowfs_process,
+    newest_digest,
+    pin_of,
+    put,
+    record_of,
+    require_retained,
+    retaining,
+    span_of,
+    stock_process,
+)
 
 
 class Looker(FakeKeeper):
-    """Remembers at which commits it was asked."""
+    """Remembers at which commits it was asked; with ``passing`` it wants nothing but the commit that is being made."""
 
     def __init__(self) -> None:
         super().__init__()
         self.looks: list[int] = []
+        self.passing = False
 
     def horizon(self, reader: Reader, span: Span, held: Callable[[int], int]) -> int:
         self.looks.append(span.newest)
-        return super().horizon(reader, span, held)
+        return span.newest + 1 if self.passing else super().horizon(reader, span, held)
+
+    def limit(self, reader: Reader, span: Span) -> int:
+        return span.newest + 1 if self.passing else super().limit(reader, span)
 
 
 def _looker(env: Env, **between: float) -> Looker:
@@ -176,3 +193,83 @@ def test_names_are_swept_every_so_often(tmp_path: Path) -> None:
             put(env, number, 10)
         assert len(keeper.looks) > roots_module.LOOK_EVERY
         assert keeper.swept == [roots_module.LOOK_EVERY + 1, 2 * roots_module.LOOK_EVERY + 1]
+
+
+# -- commits that give up all before them -----------------------------------------------------------------------------
+
+
+def _pass(env: Env, commits: int) -> Looker:
+    """Make commits of which each gives up all before it."""
+    keeper = _looker(env, commits=0)
+    keeper.passing = True
+    for number in range(commits):
+        put(env, number, 5000)
+        assert list(span_of(env)) == [env.newest_txnid()]
+        assert pin_of(env).txnid == record_of(env).horizon == env.newest_txnid()
+    keeper.passing = False
+    keeper.between = Pace()
+    return keeper
+
+
+def test_commits_that_give_up_all_before_them_use_its_pages_again(tmp_path: Path) -> None:
+    with retaining(tmp_path / "db") as (env, _keeper):
+        _pass(env, 60)
+        size = env.file.newest_root().pages
+        keeper = _pass(env, 60)
+        assert env.file.newest_root().pages < size + 20
+        assert keeper.events == []
+        digests: dict[int, str] = {}
+        first = env.newest_txnid()
+        for number in range(20):
+            digests.update([newest_digest(env)])
+            put(env, number, 5000)
+        assert require_retained(env, digests) == Span(first, first + 20)
+        with env.hold() as hold:
+            for txnid in range(first, first + 20):
+                assert env.roots.cost(hold, first, txnid) == freed_pages(hold, first, txnid), "what it costs is exact"
+        assert keeper.events == []
+
+
+def test_one_that_is_read_stays(tmp_path: Path) -> None:
+    with retaining(tmp_path / "db") as (env, _keeper):
+        put(env, 0)
+        txnid, digest = newest_digest(env)
+        keeper = _looker(env, commits=0)
+        keeper.passing = True
+        with env.hold():
+            for number in range(10):
+                put(env, number)
+            assert require_retained(env, {txnid: digest}) == Span(txnid, txnid + 10)
+        put(env, 0)
+        assert list(span_of(env)) == [env.newest_txnid()]
+
+
+def test_a_death_before_the_pin_is_raised_leaves_what_was_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with retaining(tmp_path / "db") as (env, _keeper):
+        put(env, 0)
+        keeper = _looker(env, commits=0)
+        keeper.passing = True
+        with monkeypatch.context() as patch:
+            patch.setattr(LockTable, "raise_pin", lambda _self, _txnid: None)
+            newest = put(env, 1)
+        assert pin_of(env).txnid < newest
+        assert list(span_of(env)) == [newest]
+        keeper.passing = False
+        put(env, 2)
+        assert pin_of(env).txnid == newest
+        assert require_retained(env, {}) == Span(newest, newest + 1)
+        assert keeper.events == []
+
+
+@pytest.mark.parametrize("foreign", [1, 2, 5])
+def test_others_may_commit_after_one_that_gave_up_all_before_it(tmp_path: Path, foreign: int) -> None:
+    with retaining(tmp_path / "db") as (env, _keeper), stock_process(env.path) as other:
+        keeper = _pass(env, 5)
+        newest = env.newest_txnid()
+        other.do("write(given[0])", foreign)
+        for number in range(3):
+            put(env, number)
+        assert require_retained(env, {}) == Span(newest + foreign, newest + foreign + 3) or foreign == 1
+        with pytest.raises(NotFound):
+            env.hold(newest - 1)
+        assert {event.kind for event in keeper.events} <= {"gap"}

@@ -169,6 +169,17 @@ def test_import_stops_at_a_bad_line_keeps_whole_batches_and_goes_on(
     assert [entity[":person/email"] for entity in exported] == [f"p{number}@x.org" for number in range(25)]
 
 
+def test_import_keeps_no_history_of_its_batches_unless_asked(tmp_path: Path) -> None:
+    retained = []
+    (tmp_path / "lines").write_text("".join(f'{{":note/number": {number}}}\n' for number in range(30)))
+    for name, options in (("plain", ()), ("kept", ("--keep-history",))):
+        cowfs_here("init", tmp_path / name)
+        cowfs_here("import", "--batch", "5", *options, tmp_path / name, tmp_path / "lines")
+        retained.append(json.loads(cowfs_here("retain", tmp_path / name, "--json"))["commits"])
+        cowfs_here("check", tmp_path / name)
+    assert retained == [1, 7]
+
+
 def test_import_of_several_files_and_of_empty_lines(database: Path, people: Path, tmp_path: Path) -> None:
     (tmp_path / "more.jsonl").write_text("\n\n" + json.dumps(_person(99)) + "\n\n" + json.dumps(_person(98)))
     cowfs_here("import", "--no-sync", database, people, tmp_path / "more.jsonl")
