@@ -20,7 +20,7 @@ from cowfs.pages.reading import reading
 from cowfs.pages.tree import TreeReader
 from cowfs.store.db import Db, store_at
 from cowfs.store.named import NamedSnapshot
-from cowfs.store.retention import read_events, read_retention
+from cowfs.store.retention import Retention, read_events, read_retention
 from cowfs.store.timeline import Timeline, hold_timeline
 from cowfs.store.values import instant_text, parse_instant
 from cowfs.units import duration_text, exact_bytes_text, parse_duration
@@ -185,9 +185,9 @@ def describe(source: Opened, now: datetime) -> dict[str, Any] | None:
     }
 
 
-def describe_snapshots(timeline: Timeline, now: datetime) -> list[dict[str, Any]]:
-    """Return the named snapshots as JSON, the oldest commit first."""
-    held, on_full_disk = timeline.bytes_of_names(), timeline.bytes_of_names(on_full_disk=True)
+def describe_snapshots(timeline: Timeline, now: datetime, bounds: Retention | None = None) -> list[dict[str, Any]]:
+    """Return the named snapshots as JSON, the oldest commit first; what they hold, beyond these bounds if given."""
+    held, on_full_disk = timeline.bytes_of_names(bounds), timeline.bytes_of_names(on_full_disk=True)
     return [
         {**_snapshot(timeline, snapshot, now), "bytes": held[name], "bytes_on_full_disk": on_full_disk[name]}
         for name, snapshot in timeline.named.items()

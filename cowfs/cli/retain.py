@@ -16,6 +16,7 @@ from cowfs.cli.history import (
     commit_text,
     commits_text,
     describe,
+    describe_snapshots,
     event_text,
     opened,
     reader_text,
@@ -23,6 +24,7 @@ from cowfs.cli.history import (
 )
 from cowfs.cli.table import print_lines, table
 from cowfs.errors import NotFound
+from cowfs.store.retention import Retention, read_retention
 from cowfs.store.store import Store
 from cowfs.store.timeline import Timeline
 from cowfs.store.values import instant_text
@@ -35,19 +37,32 @@ _PARTS = 4  # of the history, in the table
 @DATABASE
 @bounds_options
 @click.option("--upto", metavar="TXID", type=click.IntRange(0), help="Only ask what dropping up to this commit gives back.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; show what these bounds would give up.")
 @AS_JSON
-def retain(database: Path, commits: int | None, age: int | None, size: int | None, upto: int | None, as_json: bool) -> None:
+def retain(
+    database: Path,
+    commits: int | None,
+    age: int | None,
+    size: int | None,
+    upto: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Show how much of its history DB keeps and what that costs; with bounds, change these, and apply them at once.
 
     A commit is given up when any bound is exceeded, and no snapshot and no reader needs it. Bounds that are not given stay.
     """
-    if (commits, age, size) != (None, None, None):
-        if upto is not None:
-            raise click.BadParameter("it only asks, and does not go with bounds", param_hint="--upto")
+    given = (commits, age, size)
+    if upto is not None and (dry_run or given != (None, None, None)):
+        raise click.BadParameter("it only asks, and does not go with bounds", param_hint="--upto")
+    if dry_run:
+        _show_dry_run(database, given, as_json)
+        return
+    if given != (None, None, None):
         with Store.open(database) as store:
             with store.timeline() as timeline:
                 bounds = timeline.retention
-            store.retain(changed(bounds, commits, age, size))
+            store.retain(changed(bounds, *given))
     now = datetime.now(timezone.utc)
     with opened(database, insist=True, costs=True) as source:
         source.require_store()
@@ -61,6 +76,42 @@ def retain(database: Path, commits: int | None, age: int | None, size: int | Non
         )
     else:
         _print(document, now)
+
+
+def _show_dry_run(database: Path, given: tuple[int | None, int | None, int | None], as_json: bool) -> None:
+    """Show what setting the bounds would give up."""
+    now = datetime.now(timezone.utc)
+    with opened(database, insist=True, costs=True) as source:
+        source.require_store()
+        document = _giving_up(source, changed(read_retention(source.reader), *given), now)
+    if as_json:
+        print_json(document)
+        return
+    click.echo(f"{bounds_text(document['bounds'])}: ", nl=False)
+    if document["commits"]:
+        upto = f"up to txid {document['upto']}"
+        click.echo(f"{commits_text(document['commits'])} {upto} would be given up, {exact_bytes_text(document['bytes'])}")
+    else:
+        click.echo("nothing would be given up")
+    for text in _held_by({"snapshots": document["snapshots"], "readers": document["readers"]}, now):
+        click.echo(f"kept longer by {text}")
+
+
+def _giving_up(source: Opened, bounds: Retention, now: datetime) -> dict[str, Any]:
+    """Return, as JSON, what setting ``bounds`` would give up, and the snapshots and processes that keep some of it."""
+    document: dict[str, Any] = {"bounds": bounds.to_json(), "commits": 0, "upto": None, "bytes": 0}
+    timeline = source.timeline
+    if timeline is None:  # a copy, which has only its newest commit
+        return {**document, "snapshots": [], "readers": []}
+    within = timeline.oldest_within(bounds)
+    snapshots = [item for item in describe_snapshots(timeline, now, bounds) if item["txid"] < within]
+    readers = [reader for reader in source.readers() or [] if reader["txid"] < within]
+    oldest = min([within, *(item["txid"] for item in (*snapshots, *readers))])
+    gone = [txid for txid in timeline if txid < oldest]
+    if gone:
+        gives_back = timeline.bytes_between(timeline.horizon, oldest)
+        document |= {"commits": len(gone), "upto": gone[-1], "bytes": gives_back}
+    return {**document, "snapshots": snapshots, "readers": readers}
 
 
 def _dropping(source: Opened, upto: int | None) -> list[dict[str, Any]]:

@@ -99,12 +99,14 @@ class Timeline:
         snapshot = named.find(self.reader, name)
         return snapshot if snapshot is not None and snapshot.txid in self else None
 
-    def bytes_of_names(self, *, on_full_disk: bool = False) -> dict[str, int]:
+    def bytes_of_names(self, bounds: Retention | None = None, *, on_full_disk: bool = False) -> dict[str, int]:
         """Return what each name holds: from its commit to the next named one, or to the oldest that the bounds keep.
 
-        On a full disk, where history within the bounds is given up, too, it is to the newest.
+        The bounds are the store's, or ``bounds`` once they are set. On a full disk, where history within them is given up,
+        too, it is to the newest.
         """
-        wanted = self.newest if on_full_disk else self._wanted()
+        within = self._wanted() if bounds is None else self.oldest_within(bounds)
+        wanted = self.newest if on_full_disk else within
         stops = sorted({*(snapshot.txid for snapshot in self.named.values()), wanted})
         return {
             name: self.bytes_between(snapshot.txid, next(stop for stop in stops if stop > snapshot.txid))
@@ -123,12 +125,16 @@ class Timeline:
         """What befell the history: see ``retention``."""
         return read_events(self.reader)
 
-    def _wanted(self) -> int:
-        """Return the oldest commit that the bounds alone would keep."""
+    def oldest_within(self, retention: Retention) -> int:
+        """Return the oldest commit that these bounds alone would keep, once a commit has set them."""
+        return min(self._wanted(retention, made=1), self.newest)
+
+    def _wanted(self, retention: Retention | None = None, made: int = 0) -> int:
+        """Return the oldest commit that the bounds alone would keep, after ``made`` more commits."""
         newest, roots = self._span.newest, self._env.roots
-        keeper = Keeper(self.reader.root.page_size)
+        keeper = Keeper(self.reader.root.page_size, retention=retention)
         held = keeper.horizon(
-            self.reader, self._span, lambda txnid: roots.cost(self.reader, self._span.first_from(txnid), newest), made=0
+            self.reader, self._span, lambda txnid: roots.cost(self.reader, self._span.first_from(txnid), newest), made=made
         )
         return held + self._offset
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from cowfs import Store
-from cowfs.cli.history import event_text
+from cowfs.cli.history import bounds_text, event_text
 from cowfs.store.retention import DEFAULT_RETENTION, Retention
 from cowfs.store.values import parse_instant
 from cowfs.units import exact_bytes_text
@@ -222,6 +222,50 @@ def test_who_keeps_the_horizon_back_is_named(database: Path) -> None:
     cowfs_here("retain", database, "--commits", "2")
     assert _json("retain", database)["commits"] == 3
     assert _json("status", database)["readers"] == []
+
+
+def _dry(database: Path, *arguments: str) -> Any:
+    """Ask what bounds would give up; hold that nothing is written for it."""
+    content = (database / "data.mdb").read_bytes()
+    document = _json("retain", database, *arguments, "--dry-run")
+    shown = cowfs_here("retain", database, *arguments, "--dry-run")
+    assert (database / "data.mdb").read_bytes() == content
+    assert bounds_text(document["bounds"]) in shown
+    return document
+
+
+@pytest.mark.parametrize("bounds", [("--commits", "5"), ("--commits", "0"), ("--bytes", "100KiB"), ("--age", "0s")])
+def test_a_dry_run_says_what_bounds_will_give_up(database: Path, bounds: tuple[str, str]) -> None:
+    before = _json("retain", database)
+    document = _dry(database, *bounds)
+    assert (document["snapshots"], document["readers"]) == ([], [])
+    assert document["bytes"] == _json("retain", database, "--upto", str(min(document["upto"], 11)))["bytes"]
+    after = _json("retain", database, *bounds)
+    assert document["bounds"] == after["bounds"] != before["bounds"]
+    assert after["oldest"]["txid"] == document["upto"] + 1 == 1 + document["commits"]
+
+
+def test_a_dry_run_says_what_keeps_commits_longer(database: Path) -> None:
+    cowfs_here("snapshot", "create", database, "third", "--txid", "3")
+    with _running(_HOLD, database, "6") as pid:
+        document = _dry(database, "--commits", "2")
+        assert (document["commits"], document["upto"]) == (2, 2)
+        assert [(item["name"], item["txid"]) for item in document["snapshots"]] == [("third", 3)]
+        assert [(item["pid"], item["txid"]) for item in document["readers"]] == [(pid, 6)]
+        shown = cowfs_here("retain", database, "--commits", "2", "--dry-run")
+        assert re.search(r": 2 commits up to txid 2 would be given up, [\d,]+ bytes", shown)
+        assert "kept longer by snapshot third (txid 3" in shown
+        assert f"kept longer by process {pid} holds commit 6" in shown
+        assert _json("retain", database, "--commits", "2")["oldest"]["txid"] == 3
+    assert _dry(database, "--commits", "100")["commits"] == 0
+    assert "nothing would be given up" in cowfs_here("retain", database, "--commits", "100", "--dry-run")
+    assert "Invalid value" in refused_here("retain", database, "--dry-run", "--upto", "3", code=2)
+
+
+def test_a_dry_run_of_a_copy_gives_up_nothing(database: Path, tmp_path: Path) -> None:
+    cowfs_here("restore", database, tmp_path / "copy")
+    assert _dry(tmp_path / "copy", "--commits", "0")["commits"] == 0
+    assert os.listdir(tmp_path / "copy") == ["data.mdb"]
 
 
 # -- snapshot -------------------------------------------------------------------------------------------------------------
