@@ -9,7 +9,7 @@ import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
 from cowfs.cli.progress import progress_bar
-from cowfs.cli.verify import verify
+from cowfs.cli.verify import txid_at, verify
 from cowfs.pages.reading import reading
 
 
@@ -31,8 +31,9 @@ def check(database: Path, as_json: bool) -> None:
                 click.echo(finding)
         root = reader.root
         datoms = None if report.db is None else report.db.datom_count
+        txid = txid_at(reader)
     if as_json:
-        print_json({"ok": not findings, "findings": findings, "txnid": root.txnid, "pages": root.pages, "datoms": datoms})
+        print_json({"ok": not findings, "findings": findings, "txid": txid, "pages": root.pages, "datoms": datoms})
     elif not findings:
         what = "an LMDB environment, not a cowfs store" if report.db is None else f"txid {report.db.txid}, {datoms} datoms"
         click.echo(f"{database}: ok ({root.pages} pages of {root.page_size} bytes; {what})")

@@ -17,6 +17,7 @@ from cowfs.store.datom import Datom
 from cowfs.store.db import Db
 from cowfs.store.diff import diff as differences
 from cowfs.store.diff import schema_diff
+from cowfs.store.jsondatoms import changes_json
 from cowfs.store.values import to_json
 
 _LATEST = "latest"
@@ -53,26 +54,21 @@ def _lines(old: Db, new: Db) -> Iterator[str]:
     for name, definitions in schema_diff(old, new).items():
         for sign, definition in zip("-+", definitions, strict=True):
             if definition is not None:
-                yield f"{sign} schema {name} {_json(definition)}"
+                yield f"{sign} schema {name} {json.dumps(definition, ensure_ascii=False)}"
     for datom in differences(old, new):
-        yield f"{'+' if datom.added else '-'} {datom.e} {datom.a} {_json(to_json(datom.v))}"
+        yield datom_line(datom)
+
+
+def datom_line(datom: Datom) -> str:
+    """Return a datom for people: `+ entity attribute value` when it was asserted, `-` when it was retracted."""
+    return f"{'+' if datom.added else '-'} {datom.e} {datom.a} {json.dumps(to_json(datom.v), ensure_ascii=False)}"
 
 
 def _document(old: Db, new: Db) -> dict[str, Any]:
-    changes = list(differences(old, new))
     definitions = schema_diff(old, new)
     return {
         "from": old.txid,
         "to": new.txid,
-        "asserted": [_row(datom) for datom in changes if datom.added],
-        "retracted": [_row(datom) for datom in changes if not datom.added],
+        **changes_json(differences(old, new)),
         "schema": {name: {"from": before, "to": after} for name, (before, after) in definitions.items()},
     }
-
-
-def _row(datom: Datom) -> list[Any]:
-    return [datom.e, datom.a, to_json(datom.v)]
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

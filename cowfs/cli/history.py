@@ -82,7 +82,7 @@ class Opened:
         return [self._reader(pid, min(txnid, newest)) for pid, txnid in self.env.readers() if pid != os.getpid()]
 
     def _reader(self, pid: int, txnid: int) -> dict[str, Any]:
-        document: dict[str, Any] = {"pid": pid, "txnid": txnid, "behind": self.reader.root.txnid - txnid}
+        document: dict[str, Any] = {"pid": pid, "txid": txnid, "behind": self.reader.root.txnid - txnid}
         if self.timeline is not None:
             document["txid"] = txid = self.timeline.newest - document["behind"]
             document["bytes"] = self.timeline.bytes_between(txid, self.timeline.newest)
@@ -229,9 +229,7 @@ def commit_text(commit: dict[str, Any]) -> str:
 
 def reader_text(reader: dict[str, Any]) -> str:
     """Return a described reader for people."""
-    text = (
-        f"process {reader['pid']} holds commit {reader.get('txid', reader['txnid'])}, {reader['behind']:,} behind the newest"
-    )
+    text = f"process {reader['pid']} holds commit {reader['txid']}, {reader['behind']:,} behind the newest"
     return f"{text}: {exact_bytes_text(reader['bytes'])}" if reader.get("bytes") else text
 
 

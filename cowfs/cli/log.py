@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
+from cowfs.cli.diff import datom_line
 from cowfs.cli.history import Opened, opened
-from cowfs.store.db import Db
+from cowfs.store.jsondatoms import transaction_json
+from cowfs.store.log import TxRow
 from cowfs.store.values import instant_text
 
 _RETAINED = {True: "retained", False: "given up", None: ""}
@@ -22,39 +23,47 @@ _RETAINED = {True: "retained", False: "given up", None: ""}
 @DATABASE
 @click.option("--limit", metavar="N", type=click.IntRange(1), help="Stop after so many transactions.")
 @click.option("--reverse", is_flag=True, help="The oldest first.")
+@click.option("--datoms", is_flag=True, help="Print the datoms of each transaction, too; in JSON instead of their numbers.")
 @AS_JSON
-def log(database: Path, limit: int | None, reverse: bool, as_json: bool) -> None:
+def log(database: Path, limit: int | None, reverse: bool, datoms: bool, as_json: bool) -> None:
     """List the transactions, the newest first: txid, instant, how many datoms were asserted and retracted.
 
     The last columns say whether the commit is retained, so that it can be read and mounted as it was, and how it is named.
     """
     with opened(database) as source:
         db = source.require_store()
-        transactions = islice(_transactions(source, db, oldest_first=reverse), limit)
+        names = _names(source)
+        rows = islice(db.transactions(reverse=not reverse), limit)
         if as_json:
-            print_json(list(transactions))
+            print_json([_document(source, names, row, datoms=datoms) for row in rows])
             return
         width = len(str(db.txid))
-        for row in transactions:
-            click.echo(_line(row, width))
+        for row in rows:
+            click.echo(_line(_document(source, names, row), width))
+            for datom in (*row.asserted, *row.retracted) if datoms else ():
+                click.echo(f"  {datom_line(datom)}")
 
 
-def _line(row: dict[str, Any], width: int) -> str:
-    asserted, retracted = f"+{row['asserted']}", f"-{row['retracted']}"
-    columns = [f"{row['txid']:>{width}}", f"{row['instant']:<27}", f"{asserted:>7} {retracted:>7}"]
-    return "  ".join([*columns, _RETAINED[row["retained"]], *row["snapshots"]]).rstrip()
+def _line(document: dict[str, Any], width: int) -> str:
+    asserted, retracted = f"+{document['asserted']}", f"-{document['retracted']}"
+    columns = [f"{document['txid']:>{width}}", f"{document['instant']:<27}", f"{asserted:>7} {retracted:>7}"]
+    return "  ".join([*columns, _RETAINED[document["retained"]], *document["snapshots"]]).rstrip()
 
 
-def _transactions(source: Opened, db: Db, *, oldest_first: bool) -> Iterator[dict[str, Any]]:
+def _names(source: Opened) -> dict[int, list[str]]:
+    """Return the names of the commits that have any, by txid."""
     names: dict[int, list[str]] = defaultdict(list)
     for snapshot in source.timeline.named.values() if source.timeline is not None else ():
         names[snapshot.txid].append(snapshot.name)
-    for row in db.transactions(reverse=not oldest_first):
-        yield {
-            "txid": row.txid,
-            "instant": instant_text(row.instant),
-            "asserted": len(row.asserted),
-            "retracted": len(row.retracted),
-            "retained": source.retains(row.txid),
-            "snapshots": names.get(row.txid, []),
-        }
+    return names
+
+
+def _document(source: Opened, names: dict[int, list[str]], row: TxRow, *, datoms: bool = False) -> dict[str, Any]:
+    changes = transaction_json(row) if datoms else {"asserted": len(row.asserted), "retracted": len(row.retracted)}
+    return {
+        **changes,
+        "txid": row.txid,
+        "instant": instant_text(row.instant),
+        "retained": source.retains(row.txid),
+        "snapshots": names.get(row.txid, []),
+    }

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from cowfs.cli.progress import progress_bar
-from cowfs.cli.verify import verify
+from cowfs.cli.verify import txid_at, verify
 from cowfs.errors import AccessDenied, CorruptDatabase, PlaceError
 from cowfs.pages.failure import translated
 from cowfs.pages.image import Image
@@ -31,7 +31,7 @@ def restore(backup: Path, new: Path, no_check: bool) -> None:
     target = _make_beside(new)
     try:
         with translated(target):
-            txnid = _copy(backup, target / "data.mdb")
+            txid = _copy(backup, target / "data.mdb")
             if not no_check:
                 _require_sound(target, backup)
             target.chmod(0o755)
@@ -40,7 +40,7 @@ def restore(backup: Path, new: Path, no_check: bool) -> None:
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
-    click.echo(f"{new}: restored from {backup}, txid {txnid}{' (not checked)' if no_check else ', checked'}")
+    click.echo(f"{new}: restored from {backup}, txid {txid}{' (not checked)' if no_check else ', checked'}")
 
 
 def _make_beside(new: Path) -> Path:
@@ -58,7 +58,7 @@ def _make_beside(new: Path) -> Path:
 
 
 def _copy(backup: Path, target: Path) -> int:
-    """Write the newest root of ``backup`` as an image to ``target``, on disk; return its transaction id."""
+    """Write the newest root of ``backup`` as an image to ``target``, on disk; return its txid."""
     with reading(backup) as reader, target.open("xb") as file:
         image = Image(reader.file, reader.root, reader.root.txnid)
         with progress_bar("restoring", image.size) as progress:
@@ -68,7 +68,7 @@ def _copy(backup: Path, target: Path) -> int:
         file.flush()
         os.fsync(file.fileno())
         sync_directory(target.parent)
-        return reader.root.txnid
+        return txid_at(reader)
 
 
 def _require_sound(target: Path, backup: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, parse_json, print_json, read_text, shown_path
+from cowfs.store.jsondatoms import transaction_json
 from cowfs.store.store import Store
 from cowfs.store.values import instant_text
 
@@ -24,14 +25,8 @@ def transact(database: Path, file: Path, as_json: bool) -> None:
         data = parse_json(read_text(file), shown_path(file))
         report = store.transact([data] if isinstance(data, dict) else data)
     if as_json:
-        print_json(
-            {
-                "txid": report.txid,
-                "instant": instant_text(report.instant),
-                "tempids": {str(tempid): entity for tempid, entity in report.tempids.items()},
-                "datoms": [[datom.e, datom.a, datom.added] for datom in report.datoms],
-            }
-        )
+        tempids = {str(tempid): entity for tempid, entity in report.tempids.items()}
+        print_json({**transaction_json(report.row), "tempids": tempids})
         return
     added = sum(datom.added for datom in report.datoms)
     click.echo(f"txid {report.txid}  {instant_text(report.instant)}  +{added} -{len(report.datoms) - added} datoms")

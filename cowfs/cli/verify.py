@@ -29,6 +29,15 @@ def verify(reader: TreeReader, progress: Callable[[int], None]) -> Report:
     return Report(_pages(reader, progress) if db is None else _both(reader, progress, []), db)
 
 
+def txid_at(reader: TreeReader) -> int:
+    """Return the txid of the reader's root: as the store counts; LMDB's id when there is no store, or it is damaged."""
+    try:
+        db = store_at(reader, reader.root.txnid)
+    except DatabaseError:
+        return reader.root.txnid
+    return reader.root.txnid if db is None else db.txid
+
+
 def _pages(reader: TreeReader, progress: Callable[[int], None]) -> Iterator[str]:
     for finding in chain(check_meta_pages(reader.file), check_pages(reader.file, reader.root, progress)):
         yield str(finding)

@@ -37,7 +37,7 @@ from cowfs.store.layout import (
     txid_of,
 )
 from cowfs.store.lines import line_size, text_size
-from cowfs.store.log import pack_datom, pack_row, parse_row, row_size
+from cowfs.store.log import TxRow, pack_datom, pack_row, parse_row, row_size
 from cowfs.store.novelty import Novelty
 from cowfs.store.schema import Schema
 from cowfs.store.touched import write_touched
@@ -64,10 +64,14 @@ class TxReport:
         return row_size(self._row)
 
     @cached_property
+    def row(self) -> TxRow:
+        """The transaction as the log has it: there a retracted datom has the transaction that had asserted it."""
+        return parse_row(self.txid, self._row, self._schema.by_key)
+
+    @cached_property
     def datoms(self) -> tuple[Datom, ...]:
         """The datoms that the transaction asserted and retracted."""
-        row = parse_row(self.txid, self._row, self._schema.by_key)
-        return row.asserted + tuple(datom._replace(tx=self.txid) for datom in row.retracted)
+        return self.row.asserted + tuple(datom._replace(tx=self.txid) for datom in self.row.retracted)
 
 
 @dataclass(frozen=True, slots=True)

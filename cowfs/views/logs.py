@@ -3,7 +3,7 @@
     log/1000-1999/1042.json     what transaction 1042 asserted and retracted; its mtime is its instant
     log/current                 only below ``live/``: the transactions since the mount began, one a line, for ``tail -f``
 
-A datom is a list: entity, attribute, value, and of a retracted one also the transaction that had asserted it.
+``store.jsondatoms`` has the form of a datom.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from cowfs.errors import NotFound
-from cowfs.store.datom import Datom
 from cowfs.store.db import Db
+from cowfs.store.jsondatoms import transaction_json
 from cowfs.store.layout import LOG, TX_SIZE, number_key
 from cowfs.store.log import TxRow
-from cowfs.store.values import instant_text, to_json
 from cowfs.views.ground import Ground
 from cowfs.views.node import Attributes, Entry, File, Node, Stability
 from cowfs.views.numbered import BlocksDirectory, Document, Rendered, recall, remember, to_text
@@ -183,7 +181,7 @@ _CURRENT_KEY = (f"{_KIND}/{_CURRENT}", b"")
 
 
 def _document(row: TxRow) -> bytes:
-    lines = [f'  "{key}": {_listed(value)}' for key, value in _fields(row).items()]
+    lines = [f'  "{key}": {_listed(value)}' for key, value in transaction_json(row).items()]
     return "{{\n{}\n}}\n".format(",\n".join(lines)).encode()
 
 
@@ -195,21 +193,7 @@ def _listed(value: object) -> str:
 
 
 def _line(row: TxRow) -> bytes:
-    return f"{to_text(_fields(row))}\n".encode()
-
-
-def _fields(row: TxRow) -> dict[str, Any]:
-    """Return a transaction for JSON, its keys in order."""
-    return {
-        "asserted": [_datom(datom) for datom in row.asserted],
-        "instant": instant_text(row.instant),
-        "retracted": [[*_datom(datom), datom.tx] for datom in row.retracted],
-        "txid": row.txid,
-    }
-
-
-def _datom(datom: Datom) -> list[Any]:
-    return [datom.e, datom.a, to_json(datom.v)]
+    return f"{to_text(transaction_json(row))}\n".encode()
 
 
 def _start(piece: _Piece) -> int:

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 from cowfs.cli import geonames
@@ -102,6 +103,47 @@ def test_transact_prints_txid_and_tempids(database: Path) -> None:
     document = json.loads(cowfs_here("transact", "--json", database, stdin='[[":db/add", 1, ":person/name", "Bob"]]'))
     assert document["txid"] == 3
     assert document["tempids"] == {}
+
+
+def test_datoms_have_one_form_in_json(database: Path, tmp_path: Path) -> None:
+    data = (
+        '[{":db/id": "a", ":person/friend": [{":person/email": "b@x"}], ":person/born": "2026-01-02", ":person/weight": 1}]'
+    )
+    cowfs_here("transact", database, stdin=data)
+    data = (
+        '[[":db/add", 1, ":person/weight", 2.5], [":db/retract", 1, ":person/born"], {":db/id": "c", ":person/tags": ["t"]}]'
+    )
+    document = json.loads(cowfs_here("transact", "--json", database, stdin=data))
+    assert document.pop("tempids") == {"c": 3}
+    assert document["asserted"] == [[1, ":person/weight", 2.5], [3, ":person/tags", "t"]]
+    assert document["retracted"] == [[1, ":person/weight", 1, 2], [1, ":person/born", "2026-01-02T00:00:00Z", 2]]
+    with mounted(database, tmp_path / "mnt") as mount:
+        assert json.loads((mount.live / "log/3.json").read_text()) == document
+    (newest,) = json.loads(cowfs_here("log", "--json", "--datoms", "--limit", "1", database))
+    assert (newest.pop("retained"), newest.pop("snapshots")) == (True, [])
+    assert newest == document
+    changes = json.loads(cowfs_here("diff", "--json", database, "2", "3"))
+    for key in ("asserted", "retracted"):
+        assert changes[key] == document[key]
+    assert cowfs_here("log", "--datoms", "--limit", "1", database).splitlines()[1:] == [
+        "  + 1 :person/weight 2.5",
+        '  + 3 :person/tags "t"',
+        "  - 1 :person/weight 1.0",
+        '  - 1 :person/born "2026-01-02T00:00:00Z"',
+    ]
+    cowfs_here("check", database)
+
+
+def test_a_commit_has_one_number_in_every_output(filled: Path, tmp_path: Path) -> None:
+    (tmp_path / "compact").mkdir()
+    with lmdb.open(str(filled), readonly=True) as env:
+        env.copy(str(tmp_path / "compact"), compact=True)  # which begins LMDB's own count again
+        txid = env.info()["last_txnid"]
+    for database in (filled, tmp_path / "compact"):
+        assert json.loads(cowfs_here("check", "--json", database))["txid"] == txid
+        assert json.loads(cowfs_here("status", "--json", database))["txid"] == txid
+        assert f"txid {txid}" in cowfs_here("check", database)
+        assert f"txid {txid}," in cowfs_here("restore", database, tmp_path / f"restored-{database.name}")
 
 
 def test_json_outputs_are_one_document_each(filled: Path, tmp_path: Path) -> None:

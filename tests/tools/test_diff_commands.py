@@ -83,10 +83,10 @@ def test_diff_as_json(database: Path) -> None:
         "to": 5,
         "asserted": [[1, ":person/email", "ann@y.org"], [3, ":person/note", 1.5]],
         "retracted": [
-            [1, ":person/email", "ann@x.org"],
-            [1, ":person/friend", {":db/id": 2}],
-            [2, ":person/email", "bob@x.org"],
-            [2, ":person/name", "Bob\nü"],
+            [1, ":person/email", "ann@x.org", 2],
+            [1, ":person/friend", {":db/id": 2}, 2],
+            [2, ":person/email", "bob@x.org", 2],
+            [2, ":person/name", "Bob\nü", 2],
         ],
         "schema": {
             ":person/name": {
