@@ -31,6 +31,8 @@ def amount(text: str) -> int:
 
 
 DATABASE = click.argument("database", metavar="DB", type=click.Path(readable=False, path_type=Path))
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+DRY_RUN_NOTE = "  (dry run: nothing was done)"
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 

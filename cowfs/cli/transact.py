@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cowfs.cli.arguments import AS_JSON, DATABASE, parse_json, print_json, read_text, shown_path
+from cowfs.cli.arguments import AS_JSON, DATABASE, DRY_RUN, DRY_RUN_NOTE, parse_json, print_json, read_text, shown_path
 from cowfs.store.jsondatoms import transaction_json
 from cowfs.store.store import Store
 from cowfs.store.values import instant_text
@@ -15,20 +15,23 @@ from cowfs.store.values import instant_text
 @click.command()
 @DATABASE
 @click.argument("file", type=click.Path(readable=False, path_type=Path, allow_dash=True), default="-")
+@DRY_RUN
 @AS_JSON
-def transact(database: Path, file: Path, as_json: bool) -> None:
+def transact(database: Path, file: Path, dry_run: bool, as_json: bool) -> None:
     """Do one transaction: the JSON list of forms in FILE (default: standard input), or one map, as a mount shows an entity.
 
-    Prints the txid, which is the name of its directory under snapshots/, and what the tempids became.
+    Prints the txid, which is the name of its directory under snapshots/, and what the tempids became. With --dry-run that is
+    what they would be if nobody else commits first.
     """
     with Store.open(database) as store:
         data = parse_json(read_text(file), shown_path(file))
-        report = store.transact([data] if isinstance(data, dict) else data)
+        report = store.transact([data] if isinstance(data, dict) else data, dry_run=dry_run)
     if as_json:
         tempids = {str(tempid): entity for tempid, entity in report.tempids.items()}
-        print_json({**transaction_json(report.row), "tempids": tempids})
+        print_json({**transaction_json(report.row), "tempids": tempids, "dry_run": dry_run})
         return
     added = sum(datom.added for datom in report.datoms)
-    click.echo(f"txid {report.txid}  {instant_text(report.instant)}  +{added} -{len(report.datoms) - added} datoms")
+    done = f"txid {report.txid}  {instant_text(report.instant)}  +{added} -{report.datom_count - added} datoms"
+    click.echo(f"{done}{DRY_RUN_NOTE if dry_run else ''}")
     for tempid, entity in report.tempids.items():
         click.echo(f"{tempid} -> {entity}")

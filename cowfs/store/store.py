@@ -33,6 +33,7 @@ from cowfs.store.layout import (
     txid_of,
 )
 from cowfs.store.named import NamedSnapshot
+from cowfs.store.rehearsal import Rehearsal
 from cowfs.store.retention import DEFAULT_RETENTION, RETENTION_KEY, Keeper, Retention
 from cowfs.store.revert import revert
 from cowfs.store.schema import Attribute, Schema, read_schema
@@ -119,13 +120,26 @@ class Store:
         with self.env.hold() as hold:
             return self._read_basis(hold).schema
 
-    def transact(self, data: Any) -> TxReport:
+    def transact(self, data: Any, *, dry_run: bool = False) -> TxReport:
         """Do one transaction: a list of maps and operations, all of it or nothing. It is committed on return.
 
-        Raises ``TransactionError``, which names the form, and ``DiskFull``; nothing was changed then.
+        With ``dry_run`` nothing is committed: the report is what it would be if nobody else commits first. Raises
+        ``TransactionError``, which names the form, and ``DiskFull``; nothing was changed then.
         """
+        if dry_run:
+            with self.rehearsal() as rehearsal:
+                return rehearsal.transact(data)
         report, self._basis = self._write(lambda txn: transact(txn, self._read_basis(txn), data))
         return report
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[Rehearsal]:
+        """Yield transactions of which nothing is committed at the end. Other writers wait meanwhile."""
+        with self.env.write() as txn:
+            try:
+                yield Rehearsal(txn, self._read_basis(txn))
+            finally:
+                txn.abort()
 
     def update_schema(self, schema: SchemaJson) -> Schema:
         """Define the attributes in ``schema`` as they stand there, and leave the others; return the whole schema.

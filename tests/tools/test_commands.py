@@ -105,6 +105,24 @@ def test_transact_prints_txid_and_tempids(database: Path) -> None:
     assert document["tempids"] == {}
 
 
+def test_a_dry_run_of_a_transaction_is_not_committed(database: Path) -> None:
+    data = '[{":db/id": "ann", ":person/name": "Ann"}]'
+    would = json.loads(cowfs_here("transact", "--dry-run", "--json", database, stdin=data))
+    assert (would["txid"], would["dry_run"], would["tempids"]) == (2, True, {"ann": 1})
+    first, second = cowfs_here("transact", "--dry-run", database, stdin=data).splitlines()
+    assert first.startswith("txid 2  ")
+    assert first.endswith("+1 -0 datoms  (dry run: nothing was done)")
+    assert second == "ann -> 1"
+    assert "form 0" in refused_here("transact", "--dry-run", database, stdin="[7]", code=1)
+    assert cowfs_here("export", database) == ""
+    done = json.loads(cowfs_here("transact", "--json", database, stdin=data))
+    assert done["dry_run"] is False
+    assert {key: done[key] for key in ("txid", "tempids", "asserted")} == {
+        key: would[key] for key in ("txid", "tempids", "asserted")
+    }
+    cowfs_here("check", database)
+
+
 def test_datoms_have_one_form_in_json(database: Path, tmp_path: Path) -> None:
     data = (
         '[{":db/id": "a", ":person/friend": [{":person/email": "b@x"}], ":person/born": "2026-01-02", ":person/weight": 1}]'
@@ -115,6 +133,7 @@ def test_datoms_have_one_form_in_json(database: Path, tmp_path: Path) -> None:
     )
     document = json.loads(cowfs_here("transact", "--json", database, stdin=data))
     assert document.pop("tempids") == {"c": 3}
+    assert document.pop("dry_run") is False
     assert document["asserted"] == [[1, ":person/weight", 2.5], [3, ":person/tags", "t"]]
     assert document["retracted"] == [[1, ":person/weight", 1, 2], [1, ":person/born", "2026-01-02T00:00:00Z", 2]]
     with mounted(database, tmp_path / "mnt") as mount:
