@@ -5,6 +5,7 @@ from cowfs.store.datom import Datom
 from cowfs.store.db import Db, schema_json
 from cowfs.store.encoding import Ref, Value
 from cowfs.store.log import TxRow
+from cowfs.store.revert import RevertReport
 from cowfs.store.schema import Attribute, Schema
 from cowfs.store.store import Store
 from cowfs.store.store import open_store as open
@@ -16,6 +17,7 @@ __all__ = [
     "Datom",
     "Db",
     "Ref",
+    "RevertReport",
     "Schema",
     "Store",
     "TxReport",

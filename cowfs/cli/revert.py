@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
+from cowfs.cli.arguments import AS_JSON, DATABASE, DRY_RUN, DRY_RUN_NOTE, print_json
 from cowfs.cli.history import find
 from cowfs.store.store import Store
 from cowfs.store.values import MAX_ENTITY, instant_text
@@ -17,17 +17,27 @@ from cowfs.store.values import MAX_ENTITY, instant_text
 @DATABASE
 @click.argument("at", metavar="TXID")
 @click.option("--entity", metavar="E", type=click.IntRange(1, MAX_ENTITY), help="Restore the datoms of this entity only.")
+@click.option("--with-references", is_flag=True, help="Restore the references that other entities had to E, too.")
+@DRY_RUN
 @AS_JSON
-def revert(database: Path, at: str, entity: int | None, as_json: bool) -> None:
+def revert(database: Path, at: str, entity: int | None, with_references: bool, dry_run: bool, as_json: bool) -> None:
     """Restore the data as of commit TXID, by one new transaction: nothing is rewritten, and it can be reverted itself.
 
-    TXID may also be a snapshot's name, an instant, or a time ago. Entities keep their ids. The schema stays as it is, and
-    with --entity so do the other entities, also those that referred to it.
+    TXID may also be a snapshot's name, an instant, or a time ago. Entities keep their ids. The schema stays as it is.
+
+    With --entity the other entities stay as they are, and how many references they had to it and lack now is printed.
+    --with-references restores these: an attribute with one value that refers elsewhere by now is set back, and an entity
+    that has no datoms any more is not brought back. References made since stay.
     """
+    if with_references and entity is None:
+        raise click.BadParameter(
+            "it goes with --entity; without that, all references are restored", param_hint="--with-references"
+        )
     with Store.open(database) as store:
         with store.timeline() as timeline:
             txid = find(timeline, at, datetime.now(timezone.utc), "TXID")
-        report = store.revert(txid, entity)
+        reverted = store.revert(txid, entity, with_references=with_references, dry_run=dry_run)
+    report, missing = reverted.transaction, reverted.missing_references
     asserted = 0 if report is None else sum(datom.added for datom in report.datoms)
     retracted = 0 if report is None else report.datom_count - asserted
     if as_json:
@@ -38,9 +48,23 @@ def revert(database: Path, at: str, entity: int | None, as_json: bool) -> None:
                 "instant": None if report is None else instant_text(report.instant),
                 "asserted": asserted,
                 "retracted": retracted,
+                "missing_references": missing,
+                "dry_run": dry_run,
             }
         )
-    elif report is None:
-        click.echo("nothing to revert")
-    else:
-        click.echo(f"txid {report.txid}  {instant_text(report.instant)}  +{asserted} -{retracted} datoms")
+        return
+    done = "nothing to revert"
+    if report is not None:
+        done = f"txid {report.txid}  {instant_text(report.instant)}  +{asserted} -{retracted} datoms"
+    click.echo(f"{done}{DRY_RUN_NOTE if dry_run else ''}")
+    if missing:
+        click.echo(_missing(missing, entity, restored=with_references))
+
+
+def _missing(count: int, entity: int | None, *, restored: bool) -> str:
+    """Return how many references are missing, and why or what restores them."""
+    if count == 1:
+        reason = "the entity that had it has no datoms any more" if restored else "--with-references restores it"
+        return f"1 reference to entity {entity} is missing: {reason}"
+    reason = "the entities that had them have no datoms any more" if restored else "--with-references restores them"
+    return f"{count:,} references to entity {entity} are missing: {reason}"

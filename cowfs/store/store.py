@@ -35,7 +35,7 @@ from cowfs.store.layout import (
 from cowfs.store.named import NamedSnapshot
 from cowfs.store.rehearsal import Rehearsal
 from cowfs.store.retention import DEFAULT_RETENTION, RETENTION_KEY, Keeper, Retention
-from cowfs.store.revert import revert
+from cowfs.store.revert import RevertReport, revert
 from cowfs.store.schema import Attribute, Schema, read_schema
 from cowfs.store.timeline import Timeline, hold_timeline
 from cowfs.store.transaction import Basis, TxReport, next_state, transact, write_state
@@ -170,21 +170,31 @@ class Store:
             hold.close()
             raise
 
-    def revert(self, txid: int, entity: int | None = None) -> TxReport | None:
+    def revert(
+        self, txid: int, entity: int | None = None, *, with_references: bool = False, dry_run: bool = False
+    ) -> RevertReport:
         """Restore the datoms of the retained commit ``txid``, all or those of one entity, by one new transaction.
 
-        The commits since stay as they are; entities keep their ids. Restored are datoms only: neither the schema, nor, with
-        ``entity``, the references that others had to it. Return None, and commit nothing, when there is nothing to change.
-        Raises ``NotFound`` when the commit is not retained, ``SchemaError`` when an attribute does not take its old values
-        any more, ``TransactionError`` when another entity has a unique value by now.
-        """
+        The commits since stay as they are; entities keep their ids. The schema is not restored. Nor are, with ``entity``,
+        the references that other entities had to it: the report says how many are missing. ``with_references`` restores
+        those, too; an attribute with one value that refers elsewhere by now is set back, and an entity without datoms
+        does not get any. References made since stay. Nothing is committed when there is nothing to change, or with
+        ``dry_run``.
 
-        def restore(txn: WriteTxn) -> tuple[TxReport | None, Basis]:
+        Raises ``NotFound`` when the commit is not retained, ``SchemaError`` when an attribute does not take its old values
+        any more, ``TransactionError`` when another entity has a unique value by now, ``InputError``.
+        """
+        if with_references and entity is None:
+            raise InputError("with_references goes with an entity; without one all references are restored")
+
+        def restore(txn: WriteTxn) -> tuple[RevertReport, Basis]:
             basis = self._read_basis(txn)
             with self.env.hold() as hold, Db(hold, hold.root.txnid, schema=basis.schema) as newest:  # nobody else writes now
-                return revert(txn, basis, newest, wanted, entity)
+                return revert(txn, basis, newest, wanted, entity, with_references=with_references)
 
         with self.as_of(txid) as wanted:  # held first, so that this commit does not give it up
+            if dry_run:
+                return self._rehearse(restore)[0]
             report, self._basis = self._write(restore)
         return report
 
@@ -263,6 +273,13 @@ class Store:
     def _write(self, work: Callable[[WriteTxn], T], keeper: Keeper | None = None) -> T:
         """Do ``work`` as one commit; ``fulldisk`` says what happens when there is no room."""
         return fulldisk.write(self.env, work, keeper)
+
+    def _rehearse(self, work: Callable[[WriteTxn], T]) -> T:
+        """Do ``work`` and undo it. On a full disk no history is given up for that."""
+        with self.env.write() as txn:
+            result = work(txn)
+            txn.abort()
+        return result
 
     def _change_schema(self, txn: WriteTxn, schema: SchemaJson) -> Basis:
         basis = self._read_basis(txn)

@@ -12,6 +12,7 @@ def test_the_exported_names() -> None:
         "Datom",
         "Db",
         "Ref",
+        "RevertReport",
         "Schema",
         "Store",
         "TxReport",

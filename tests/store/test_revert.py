@@ -16,6 +16,7 @@ from cowfs.errors import InputError, NotFound, SchemaError, TransactionError
 from cowfs.store import revert as reverting
 from cowfs.store.diff import diff
 from cowfs.store.retention import Retention
+from cowfs.store.revert import RevertReport
 
 from .conftest import PEOPLE, MakeStore, findings
 from .test_model import LONG, forms
@@ -55,7 +56,7 @@ def test_random_transactions(transactions: list[list[Any]], data: st.DataObject)
                 event("refused")
         for _ in range(3):
             txid, before, last = data.draw(st.sampled_from(sorted(history))), now(store), newest(store)
-            reverted = store.revert(txid)
+            reverted = store.revert(txid).transaction
             assert now(store) == history[txid]
             assert (reverted is None) == (before == history[txid])
             if reverted is None:
@@ -89,7 +90,7 @@ def test_random_transactions_of_one_entity(transactions: list[list[Any]], entity
                 store.revert(txid, entity)
             assert now(store) == before
         else:
-            assert (store.revert(txid, entity) is None) == (before == expected)
+            assert (store.revert(txid, entity).transaction is None) == (before == expected)
             assert now(store) == expected
         assert findings(store) == []
 
@@ -116,14 +117,14 @@ def test_all_of_it_and_back(people: Store) -> None:
     there = now(people)
     gone = people.transact([[":db/retractEntity", 1], [":db/retractEntity", 2]]).txid
     assert now(people) == set()
-    report = people.revert(first)
+    report = people.revert(first).transaction
     assert report is not None
     assert report.tempids == {}
     assert now(people) == there
-    assert people.revert(first) is None
-    assert people.revert(report.txid) is None
+    assert people.revert(first) == RevertReport(None)
+    assert people.revert(report.txid) == RevertReport(None)
     assert newest(people) == report.txid
-    assert people.revert(gone) is not None
+    assert people.revert(gone).transaction is not None
     assert now(people) == set()
     assert as_of(people, first) == as_of(people, report.txid) == there
 
@@ -140,7 +141,7 @@ def test_unique_values_that_went_round(people: Store) -> None:
     there = now(people)
     people.transact([{":db/id": e, ":person/email": f"{e % 5 + 1}@x", ":person/code": 6 - e} for e in range(1, 6)])
     assert now(people) != there
-    report = people.revert(txid)
+    report = people.revert(txid).transaction
     assert report is not None
     assert report.datom_count == 2 * (5 + 4)  # of the codes that of entity 3 has stayed
     assert now(people) == there
@@ -189,10 +190,78 @@ def test_one_entity(people: Store) -> None:
     people.transact([[":db/retractEntity", 1], [":db/add", 2, ":person/name", "Ben"]])
     people.revert(txid, 1)
     assert now(people) == {(1, ":person/name", "Ann"), (1, ":person/boss", 2), (2, ":person/name", "Ben")}
-    assert people.revert(txid, 1) is None
-    assert people.revert(txid, 77) is None
+    assert people.revert(txid, 1) == RevertReport(None, 1)
+    assert people.revert(txid, 77) == RevertReport(None)
     with pytest.raises(InputError, match="entity id"):
         people.revert(txid, 0)
+
+
+def _referred(people: Store) -> int:
+    """Return the commit at which entity 1, gone by now, was referred to by 2, 3, 4 (gone, too), by 5 and by itself."""
+    txid = people.transact(
+        [
+            {":db/id": 1, ":person/name": "Ann", ":person/friend": [1]},
+            {":db/id": 2, ":person/boss": 1, ":person/friend": [1, 3], ":person/notes": [{":db/id": 1}]},
+            {":db/id": 3, ":person/main": 1, ":person/name": "Bob"},
+            {":db/id": 4, ":person/friend": [1]},
+            {":db/id": 5, ":person/friend": [1]},
+        ]
+    ).txid
+    people.transact([[":db/retractEntity", 1], [":db/retractEntity", 4]])
+    people.transact(
+        [[":db/add", 2, ":person/boss", 3], [":db/add", 5, ":person/friend", 1], {":db/id": 6, ":person/boss": 1}]
+    )
+    return txid
+
+
+def test_references_to_one_entity_are_counted(people: Store) -> None:
+    txid = _referred(people)
+    report = people.revert(txid, 1)
+    assert report.transaction is not None
+    assert report.transaction.datom_count == 2
+    assert report.missing_references == 5  # three of 2, one of 3, one of 4
+    assert people.revert(txid, 1) == RevertReport(None, 5)
+    assert people.revert(txid).missing_references == 0
+    assert people.revert(txid, 1) == RevertReport(None)
+
+
+def test_references_to_one_entity_are_restored(people: Store) -> None:
+    txid, before = _referred(people), newest(people)
+    rehearsed = people.revert(txid, 1, with_references=True, dry_run=True)
+    assert rehearsed.transaction is not None
+    assert newest(people) == before
+    report = people.revert(txid, 1, with_references=True)
+    assert report.transaction is not None
+    assert (report.transaction.txid, report.missing_references) == (before + 1, 1) == (rehearsed.transaction.txid, 1)
+    assert report.transaction.datoms == rehearsed.transaction.datoms
+    gone, stayed = {(4, ":person/friend", 1)}, {(6, ":person/boss", 1)}
+    assert now(people) == (as_of(people, txid) - gone) | stayed
+    assert people.revert(txid, 1, with_references=True) == RevertReport(None, 1)
+    with pytest.raises(InputError, match="goes with an entity"):
+        people.revert(txid, with_references=True)
+
+
+def test_a_reference_that_cannot_come_back_is_refused(people: Store) -> None:
+    txid = _referred(people)
+    people.transact([{":db/id": 6, ":person/main": 1}])
+    before = now(people)
+    with pytest.raises(TransactionError, match=rf"^commit {txid} cannot be restored: .*:person/main is unique"):
+        people.revert(txid, 1, with_references=True)
+    assert now(people) == before
+
+
+def test_a_dry_run_changes_nothing(people: Store) -> None:
+    txid = people.transact([{":db/id": 1, ":person/name": "Ann"}]).txid
+    people.transact([[":db/retractEntity", 1]])
+    before = newest(people)
+    reports = [people.revert(txid, dry_run=dry_run).transaction for dry_run in (True, True, False)]
+    assert [report.txid for report in reports if report is not None] == [before + 1] * 3
+    assert people.revert(txid, dry_run=True) == RevertReport(None)
+    would, did = (people.transact([{":db/id": "x", ":person/new": 1}], dry_run=dry_run) for dry_run in (True, False))
+    assert (would.txid, would.tempids, would.datoms) == (did.txid, did.tempids, did.datoms)
+    assert did.txid == before + 2
+    with pytest.raises(TransactionError, match=r"^form 0"):
+        people.transact([7], dry_run=True)
 
 
 def test_somebody_else_has_the_unique_value_by_now(people: Store) -> None:
@@ -272,7 +341,7 @@ def test_nobody_writes_between_comparing_and_writing(people: Store, monkeypatch:
     txid = people.transact([{":db/id": 1, ":person/name": "Ann"}]).txid
     people.transact([[":db/add", 1, ":person/name", "Anne"]])
     with _interrupted(monkeypatch, people, [[":db/add", 1, ":person/tags", "late"]]) as late:
-        report = people.revert(txid)
+        report = people.revert(txid).transaction
     assert report is not None
     assert as_of(people, report.txid) == as_of(people, txid)
     assert late == [report.txid + 1]
@@ -292,7 +361,7 @@ def test_beside_a_writer(people: Store) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        reports = [people.revert(txid) for _ in range(100)]
+        reports = [people.revert(txid).transaction for _ in range(100)]
     finally:
         stop.set()
         writer.join()

@@ -134,17 +134,32 @@ def test_revert(database: Path) -> None:
     assert [line for line in cowfs_here("diff", database, "2", "6").splitlines() if "schema" not in line] == []
     assert cowfs_here("revert", database, "2") == "nothing to revert\n"
     assert cowfs_here("diff", database, "2", "5") == CHANGED  # the history is as it was
-    assert _json("revert", database, "6") == {"reverted_to": 6, "txid": None, "instant": None, "asserted": 0, "retracted": 0}
+    unchanged = {"txid": None, "instant": None, "asserted": 0, "retracted": 0, "missing_references": 0, "dry_run": False}
+    assert _json("revert", database, "6") == {"reverted_to": 6, **unchanged}
     document = _json("revert", database, "5")
     assert document.pop("instant") > "2026"
-    assert document == {"reverted_to": 5, "txid": 7, "asserted": 2, "retracted": 4}
+    del unchanged["instant"]
+    assert document == {**unchanged, "reverted_to": 5, "txid": 7, "asserted": 2, "retracted": 4}
     assert cowfs_here("diff", database, "5", "7") == ""
 
 
 def test_revert_one_entity(database: Path) -> None:
-    assert "+2 -0 datoms" in cowfs_here("revert", database, "2", "--entity", "2")
+    missing = "1 reference to entity 2 is missing: --with-references restores it\n"
+    would = cowfs_here("revert", database, "2", "--entity", "2", "--dry-run")
+    assert re.fullmatch(rf"txid 6  \S+  \+2 -0 datoms  \(dry run: nothing was done\)\n{missing}", would)
+    done = cowfs_here("revert", database, "2", "--entity", "2")
+    assert re.fullmatch(rf"txid 6  \S+  \+2 -0 datoms\n{missing}", done)
     assert cowfs_here("diff", database, "5") == '+ 2 :person/email "bob@x.org"\n+ 2 :person/name "Bob\\nü"\n'
+    assert cowfs_here("revert", database, "2", "--entity", "2") == f"nothing to revert\n{missing}"
+    assert _json("revert", database, "2", "--entity", "2")["missing_references"] == 1
+    assert "+1 -0 datoms" in cowfs_here("revert", database, "2", "--entity", "2", "--with-references")
     assert cowfs_here("revert", database, "2", "--entity", "2") == "nothing to revert\n"
+    cowfs_here("transact", database, stdin='[[":db/retractEntity", 1]]')
+    document = _json("revert", database, "2", "--entity", "2", "--with-references", "--dry-run")
+    assert (document["txid"], document["missing_references"], document["dry_run"]) == (None, 1, True)
+    shown = cowfs_here("revert", database, "2", "--entity", "2", "--with-references")
+    assert shown.endswith("1 reference to entity 2 is missing: the entity that had it has no datoms any more\n")
+    assert "--entity" in refused_here("revert", database, "2", "--with-references", code=2)
 
 
 def test_revert_refuses(database: Path) -> None:
