@@ -10,6 +10,7 @@ The text of each is one line that a user can act on; ``mount`` gives each leaf a
     ├── InputError                 the caller asked for something that cannot be
     │   ├── SchemaError            an attribute's definition is wrong, or cannot be changed so
     │   ├── TransactionError       a form of the transaction data is wrong; names form, attribute, reason
+    │   ├── EntityTaken            an import names an entity that is not of its own making
     │   ├── NotFound               no such entity, attribute, snapshot or name
     │   ├── WrongName              a snapshot cannot have that name
     │   ├── NameTaken              a snapshot has that name already
@@ -64,6 +65,17 @@ class TransactionError(InputError):
     """A form of the transaction data is wrong; nothing of the transaction was done.
 
     ``form`` is the index of the form in the transaction data, None where it is not one form's fault.
+    """
+
+    def __init__(self, message: str, form: int | None = None) -> None:
+        super().__init__(message)
+        self.form = form
+
+
+class EntityTaken(InputError):
+    """A form of an import names an entity that had data before; nothing of the transaction was done.
+
+    ``form`` is the index of the form in the transaction data, None where it is not known.
     """
 
     def __init__(self, message: str, form: int | None = None) -> None:

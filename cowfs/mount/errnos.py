@@ -12,6 +12,7 @@ ERRNOS: dict[type[errors.CowfsError], int] = {
     errors.UnsupportedFormat: errno.EIO,
     errors.SchemaError: errno.EINVAL,
     errors.TransactionError: errno.EINVAL,
+    errors.EntityTaken: errno.EEXIST,
     errors.NotFound: errno.ENOENT,
     errors.WrongName: errno.EINVAL,
     errors.NameTaken: errno.EEXIST,

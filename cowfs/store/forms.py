@@ -18,7 +18,7 @@ from cowfs.store.encoding import Ref, key_value
 from cowfs.store.indexes import holder
 from cowfs.store.nodes import Nodes
 from cowfs.store.schema import Attribute, Schema
-from cowfs.store.values import ID, describe, one_line, shown
+from cowfs.store.values import ID, ID_KEYS, describe, one_line, shown
 
 ADD: Final = 0
 RETRACT: Final = 1
@@ -26,7 +26,6 @@ RETRACT_ALL: Final = 2
 RETRACT_ENTITY: Final = 3
 CAS: Final = 4
 
-_IDS = (ID, "db/id")
 _SHOWN = 80  # characters of a form in an error
 
 
@@ -57,14 +56,16 @@ def form_error(data: Sequence[Any], index: int, error: InputError) -> Transactio
 class FormReader:
     """Reads the forms of one transaction; what it found is in ``ops``, ``claims``, ``nodes`` and ``new_attributes``.
 
-    ``subjects`` are the nodes of which it asserts something. ``highest`` is the highest entity id before.
+    ``subjects`` are the nodes of which it asserts something; ``chosen`` the positive ids that maps have, or assert something
+    of, each after its form. ``highest`` is the highest entity id before, ``renumbered`` as in ``Nodes``.
     """
 
-    def __init__(self, reader: Reader, schema: Schema, highest: int) -> None:
+    def __init__(self, reader: Reader, schema: Schema, highest: int, renumbered: Mapping[int, int] | None = None) -> None:
         self.ops: list[Op] = []
         self.subjects: set[int] = set()
         self.claims: list[Claim] = []
-        self.nodes = Nodes(highest)
+        self.chosen: list[tuple[int, int]] = []
+        self.nodes = Nodes(highest, renumbered)
         self.new_attributes: dict[str, Attribute] = {}
         self.pending: dict[bytes, tuple[int, int]] = {}  # key of a lookup ref -> its slot, the first form with it
         self._reader = reader
@@ -130,7 +131,7 @@ class FormReader:
                     ops.append(Op(index, ADD, node, attribute, encoding))
                     if attribute.unique is not None:
                         self.claims.append(Claim(index, node, attribute, encoding))
-                elif name not in _IDS:
+                elif name not in ID_KEYS:
                     self._odd(node, name, value)
         except InputError as error:
             raise InputError(f"{names.shown(name)}: {error}{self._hint(name, value)}") from None
@@ -174,12 +175,22 @@ class FormReader:
         self.nodes.take(node)
         for single in values:
             self._op(ADD, self._reference(single), attribute, node)
+            self._choose(next(iter(single.values())) if isinstance(single, dict) and len(single) == 1 else single)
 
     def _map_node(self, form: Mapping[str, Any]) -> int:
-        given = [form[key] for key in _IDS if key in form]
+        given = [form[key] for key in ID_KEYS if key in form]
         if len(given) > 1:
             raise InputError(f"{ID} is there twice, with and without its colon")
-        return self._entity(given[0]) if given else self.nodes.anonymous(self._index)
+        if not given:
+            return self.nodes.anonymous(self._index)
+        if len(form) > 1:
+            self._choose(given[0])
+        return self._entity(given[0])
+
+    def _choose(self, entity: Any) -> None:
+        """Note that a map asserts something of this entity, if it names it by a positive id."""
+        if isinstance(entity, int) and not isinstance(entity, bool) and entity > 0:
+            self.chosen.append((self._index, entity))
 
     # -- lists ---------------------------------------------------------------------------------------------------
 
@@ -242,7 +253,7 @@ class FormReader:
         if attribute.type == "ref":
             return self._reference(value)
         if attribute.type is None and isinstance(value, dict | Ref):
-            if isinstance(value, dict) and not (len(value) == 1 and next(iter(value)) in _IDS):
+            if isinstance(value, dict) and not (len(value) == 1 and next(iter(value)) in ID_KEYS):
                 raise InputError("a map for an attribute that is not declared :db/valueType :db.type/ref")
             return self._reference(value)
         return attribute.encode(value)
@@ -252,7 +263,7 @@ class FormReader:
         if isinstance(value, dict):
             if not value:
                 raise InputError("a map without attributes")
-            if len(value) > 1 or next(iter(value)) not in _IDS:
+            if len(value) > 1 or next(iter(value)) not in ID_KEYS:
                 node = self._map_node(value)
                 self._nested.append((node, value))
                 return node
@@ -264,7 +275,7 @@ class FormReader:
     def _entity(self, value: Any) -> int:
         """Return the node of an entity id, a tempid or a lookup ref."""
         if isinstance(value, int) and not isinstance(value, bool):
-            return self.nodes.tempid(value, self._index) if value < 0 else self.nodes.entity(value)
+            return self.nodes.tempid(value, self._index) if value < 0 else self.nodes.entity(value, self._index)
         if isinstance(value, str):
             return self.nodes.tempid(value, self._index)
         if isinstance(value, list | tuple) and len(value) == 2:

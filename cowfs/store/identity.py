@@ -73,6 +73,7 @@ class Identities:
         if all(kind in (ADD, CAS) for _form, kind, _node, _attribute, _value in self._forms.ops):
             return
         filled = {int.from_bytes(prefix[:ENTITY_SIZE], "big") for prefix, added in novelty.added.items() if added}
+        filled |= {ids[-node] for node in self._nodes.awaited(self._forms.subjects) if node < 0}
         empty = {ids[slot] for slot in range(1, len(ids)) if self._nodes.find(-slot) < 0} - filled
         for index, kind, node, attribute, value in self._forms.ops if empty else ():
             target = value[1] if kind == CAS else value

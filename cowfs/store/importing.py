@@ -15,6 +15,7 @@ from typing import Any
 from cowfs.pages.reader import Reader
 from cowfs.pages.record import Span
 from cowfs.pages.watch import Pace
+from cowfs.store.importids import ImportIds
 from cowfs.store.layout import read_state, txid_of
 from cowfs.store.named import read_named
 from cowfs.store.retention import Keeper
@@ -40,9 +41,9 @@ class Batches:
     ) -> None:
         self._store.env.roots.keeper = self._usual
 
-    def transact(self, data: Any) -> TxReport:
-        """Do one batch as one transaction; raises what ``Store.transact`` raises."""
-        report = self._store.transact(data)
+    def transact(self, data: Any, *, ids: ImportIds | None = None) -> TxReport:
+        """Do one batch as one transaction; takes and raises what ``Store.transact`` does."""
+        report = self._store.transact(data, ids=ids)
         if self._keeper is not None:
             self._keeper.own = report.txid
         return report

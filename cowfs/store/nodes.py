@@ -7,7 +7,7 @@ them is an entity; ``ids`` then gives each its id.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from cowfs.errors import InputError
@@ -22,11 +22,13 @@ _CURRENT_TRANSACTION: Final = frozenset(
 class Nodes:
     """The slots of one transaction in a store whose highest entity id is ``highest``.
 
-    ``taken`` are the ids of the entities of which it asserts something, or to which it refers.
+    ``taken`` are the ids of the entities of which it asserts something, or to which it refers. With ``renumbered`` positive
+    ids are not those of this store: it has the entities that some of them have become, the others are tempids.
     """
 
-    def __init__(self, highest: int) -> None:
+    def __init__(self, highest: int, renumbered: Mapping[int, int] | None = None) -> None:
         self.taken: set[int] = set()
+        self._renumbered = renumbered
         self._limit = max(MAX_CHOSEN, highest)  # older versions had none
         self.by_tempid: dict[int | str, int] = {}
         self._parents: list[int] = [0]  # by -node: the node that it was joined with, itself at first
@@ -50,11 +52,20 @@ class Nodes:
             node = self.by_tempid[name] = self.anonymous(form)
         return node
 
-    def entity(self, number: int) -> int:
-        """Return the node of an explicit entity id. Raises ``InputError`` when it can be none."""
+    @property
+    def expected(self) -> dict[int, int]:
+        """The slots of the positive ids that are tempids here. Others may assert something of them later."""
+        return {name: node for name, node in self.by_tempid.items() if isinstance(name, int) and name > 0}
+
+    def entity(self, number: int, form: int) -> int:
+        """Return the node of an explicit entity id in form ``form``. Raises ``InputError`` when it can be none."""
         if not 1 <= number <= MAX_ENTITY:
             raise InputError("an entity id is 1 to 2**53-1")
-        if number > self._limit:
+        if self._renumbered is not None:
+            if number not in self._renumbered:
+                return self.tempid(number, form)
+            number = self._renumbered[number]
+        elif number > self._limit:
             raise InputError("ids above 2**52 are left to the store: use a tempid")
         self._named.add(number)
         return number
@@ -88,12 +99,18 @@ class Nodes:
         else:
             self._parents[-other] = one
 
+    def awaited(self, subjects: Iterable[int]) -> set[int]:
+        """Return the slots of positive ids that are none of ``subjects``, the nodes of which something is asserted."""
+        if self._renumbered is None:
+            return set()
+        return {self.find(node) for node in self.expected.values()} - {self.find(node) for node in subjects}
+
     def without_datoms(self, subjects: Iterable[int]) -> tuple[int | str | None, int] | None:
         """Return a slot that would be a new entity and is none of ``subjects``, the nodes of which something is asserted.
 
         Its tempid, None when it has none, and the first form with it; None when there is no such slot.
         """
-        entities = {self.find(node) for node in subjects if node < 0}
+        entities = {self.find(node) for node in subjects if node < 0} | self.awaited(subjects)
         for slot in range(1, len(self._parents)):
             found = self.find(-slot)
             if found < 0 and found not in entities:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from cowfs.pages.writetxn import WriteTxn
+from cowfs.store.importids import ImportIds
 from cowfs.store.transaction import Basis, TxReport, transact
 
 
@@ -20,9 +21,11 @@ class Rehearsal:
         self._committed = basis.state
         self._basis = basis
 
-    def transact(self, data: Any) -> TxReport:
+    def transact(self, data: Any, *, ids: ImportIds | None = None) -> TxReport:
         """Do what ``Store.transact`` would, but for the commit; raises what it raises."""
-        report, basis = transact(self._txn, self._basis, data)
+        report, basis = transact(self._txn, self._basis, data, ids)
+        if ids is not None:
+            ids.done(report.tempids)
         # The commit that these would be has one txid: the next one is not to count on from this one.
         state = replace(basis.state, txid=self._committed.txid, offset=self._committed.offset)
         self._basis = Basis(state, basis.schema)

@@ -20,6 +20,7 @@ from cowfs.pages.reader import Reader
 from cowfs.pages.writetxn import WriteTxn
 from cowfs.store import changes, fulldisk, named
 from cowfs.store.db import Db
+from cowfs.store.importids import ImportIds
 from cowfs.store.layout import (
     ATTRIBUTE_KEYS,
     DATABASES,
@@ -120,16 +121,19 @@ class Store:
         with self.env.hold() as hold:
             return self._read_basis(hold).schema
 
-    def transact(self, data: Any, *, dry_run: bool = False) -> TxReport:
+    def transact(self, data: Any, *, dry_run: bool = False, ids: ImportIds | None = None) -> TxReport:
         """Do one transaction: a list of maps and operations, all of it or nothing. It is committed on return.
 
-        With ``dry_run`` nothing is committed: the report is what it would be if nobody else commits first. Raises
-        ``TransactionError``, which names the form, and ``DiskFull``; nothing was changed then.
+        With ``dry_run`` nothing is committed: the report is what it would be if nobody else commits first. ``ids``
+        say what ids mean in an import that this is part of. Raises ``TransactionError`` and ``EntityTaken``, which name the
+        form, and ``DiskFull``; nothing was changed then.
         """
         if dry_run:
             with self.rehearsal() as rehearsal:
-                return rehearsal.transact(data)
-        report, self._basis = self._write(lambda txn: transact(txn, self._read_basis(txn), data))
+                return rehearsal.transact(data, ids=ids)
+        report, self._basis = self._write(lambda txn: transact(txn, self._read_basis(txn), data, ids))
+        if ids is not None:
+            ids.done(report.tempids)
         return report
 
     @contextmanager

@@ -19,6 +19,7 @@ from cowfs.store.datom import Datom
 from cowfs.store.encoding import KEY_VALUE_MAX, decode, encode_ref, instant_of
 from cowfs.store.forms import ADD, CAS, RETRACT, RETRACT_ALL, RETRACT_ENTITY, FormReader, Op, form_error
 from cowfs.store.identity import Identities
+from cowfs.store.importids import ImportIds
 from cowfs.store.layout import (
     ATTRIBUTE_KEYS,
     AVE,
@@ -49,7 +50,7 @@ class TxReport:
     """What a transaction did: its txid and instant, the entity that each tempid became, and the datoms.
 
     ``datoms`` are the asserted ones, then the retracted ones (``added`` is False), all with this transaction as ``tx``;
-    they are decoded when they are first asked for.
+    they are decoded when they are first asked for. In an import that renumbers, the ids of its data are tempids, too.
     """
 
     txid: int
@@ -82,12 +83,17 @@ class Basis:
     schema: Schema
 
 
-def transact(txn: WriteTxn, basis: Basis, data: Any) -> tuple[TxReport, Basis]:
-    """Do the transaction ``data`` in ``txn``, which the caller commits. Raises ``TransactionError``, nothing done then."""
-    forms = FormReader(txn, basis.schema, basis.state.max_entity)
+def transact(txn: WriteTxn, basis: Basis, data: Any, given: ImportIds | None = None) -> tuple[TxReport, Basis]:
+    """Do the transaction ``data`` in ``txn``, which the caller commits. ``given`` is what ids in it mean.
+
+    Raises ``TransactionError``, and what ``given`` raises; nothing was done then.
+    """
+    forms = FormReader(txn, basis.schema, basis.state.max_entity, None if given is None else given.renumbered)
     forms.read(data)
     identities = Identities(txn, forms, data)
     identities.resolve()
+    if given is not None:
+        given.check(txn, forms, basis.state.max_entity)
     allocation = Allocation(txn, basis.schema, basis.state, forms.nodes)
     try:
         ids = forms.nodes.allocate(allocation.next_id)

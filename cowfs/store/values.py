@@ -60,6 +60,7 @@ from cowfs.store.encoding import (
 MAX_ENTITY: Final = 2**53 - 1  # exact in every reader of JSON
 MAX_CHOSEN: Final = 2**52  # above it only the store gives ids
 ID: Final = ":db/id"
+ID_KEYS: Final = (ID, "db/id")  # as a key in a map
 
 Encoder = Callable[[object], bytes]
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,88 @@ def test_import_of_several_files_and_of_empty_lines(database: Path, people: Path
     cowfs_here("import", "--no-sync", database, people, tmp_path / "more.jsonl")
     assert len(cowfs_here("export", database).splitlines()) == 27
     assert "No such file" in refused_here("import", database, people, tmp_path / "missing", code=1)
+
+
+@pytest.fixture
+def invoices(tmp_path: Path) -> Iterator[Path]:
+    """A database with two entities of its own; it stays sound."""
+    database = tmp_path / "invoices"
+    cowfs_here("init", database)
+    cowfs_here("transact", database, stdin='[{":db/id": 1, ":sum": 10}, {":db/id": 2, ":sum": 20, ":next": {":db/id": 1}}]')
+    yield database
+    assert ": ok (" in cowfs_here("check", database)
+
+
+_EXPORT = """\
+{":db/id": 1, ":name": "Ann", ":boss": {":db/id": 3}}
+
+{":db/id": 3, ":name": "Eve", ":boss": {":db/id": 1}}
+"""
+
+
+def test_an_import_does_not_change_entities_that_have_its_numbers_by_chance(invoices: Path, tmp_path: Path) -> None:
+    file = tmp_path / "export.jsonl"
+    file.write_text('{":name": "Zoe"}\n' + _EXPORT)
+    before = cowfs_here("export", invoices)
+    for batch in ("1000", "1"):
+        line = refused_here("import", "--batch", batch, invoices, file, code=1)
+        assert f"{file}, line 2: entity 1 has data that this import did not make: --renumber" in line
+        assert "--keep-ids" in line
+        assert f"--from-line {2 if batch == '1' else 1})" in line
+        assert cowfs_here("export", invoices).startswith(before)
+    assert "entity 1 has data" in refused_here("import", "--dry-run", invoices, file, code=1)
+    assert "5 datoms imported" in cowfs_here("import", "--renumber", "--batch", "1", invoices, file)
+    documents = [json.loads(line) for line in cowfs_here("export", invoices).splitlines()]
+    assert documents[:2] == [json.loads(line) for line in before.splitlines()]
+    assert [document[":name"] for document in documents[2:]] == ["Zoe", "Zoe", "Ann", "Eve"]
+    assert [document[":boss"] for document in documents[4:]] == [{":db/id": 6}, {":db/id": 5}]
+    cowfs_here("import", "--keep-ids", invoices, file)
+    assert json.loads(cowfs_here("export", invoices).splitlines()[0])[":name"] == "Ann"
+
+
+def test_an_import_with_ids_goes_on_where_it_was_interrupted(database: Path, tmp_path: Path) -> None:
+    file, bad = tmp_path / "export.jsonl", '{":db/id": 7, ":person/weight": "heavy"}\n'
+    lines = [json.dumps({":db/id": number % 4 + 1, **_person(number % 4)}) + "\n" for number in range(8)]
+    file.write_text("".join([*lines[:5], bad, *lines[6:]]))
+    line = refused_here("import", "--batch", "2", database, file, code=1)
+    assert "line 6" in line
+    assert "--from-line 5" in line
+    file.write_text("".join(lines))
+    cowfs_here("import", "--batch", "2", "--from-line", "5", database, file)
+    assert len(cowfs_here("export", database).splitlines()) == 4
+    cowfs_here("check", database)
+
+
+def test_an_import_that_lacks_lines_is_said(invoices: Path) -> None:
+    before = cowfs_here("export", invoices)
+    first, last = _EXPORT.split("\n\n")
+    for options, outcome in ((["--dry-run"], "dry run: nothing was done"), ([], "`cowfs revert")):
+        line = refused_here("import", "--renumber", *options, invoices, "-", stdin=first, code=1)
+        assert "entity 3 of the data is referred to, and no line defines it" in line
+        assert outcome in line
+        cowfs_here("revert", invoices, "2")
+        assert cowfs_here("export", invoices) == before
+    line = refused_here("import", "--renumber", "--batch", "1", invoices, "-", stdin=f"{first}\n{last}7", code=1)
+    assert "standard input, line 3: " in line
+    assert f"(lines 1 to 2 are committed; `cowfs revert {invoices} " in line
+    for wrong in (["--renumber", "--keep-ids"], ["--renumber", "--from-line", "2"]):
+        assert "--renumber" in refused_here("import", *wrong, invoices, "-", stdin=first, code=2)
+
+
+def test_a_dry_run_of_an_import(database: Path, people: Path) -> None:
+    assert "dry run: nothing was done" in cowfs_here("import", "--dry-run", "--batch", "10", database, people)
+    lines = people.read_text().splitlines(keepends=True)
+    people.write_text("".join([*lines, *lines[:3], '{":person/email": 7}\n']))
+    line = refused_here("import", "--dry-run", "--batch", "10", database, people, code=1)
+    assert f"{people}, line 29: " in line
+    assert line.endswith("(dry run: nothing was done)")
+    assert cowfs_here("export", database) == ""
+    people.write_text("".join(lines))
+    would = cowfs_here("import", "--dry-run", database, people)
+    done = cowfs_here("import", database, people)
+    assert would.partition(" would")[0] == done.partition(" imported")[0]
+    assert done.endswith(", txid 2\n")
+    cowfs_here("check", database)
 
 
 # -- mistakes -------------------------------------------------------------------------------------------------------------
