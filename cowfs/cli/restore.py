@@ -3,78 +3,84 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import click
 
 from cowfs.cli.progress import progress_bar
+from cowfs.cli.staging import Access, is_there, staged
 from cowfs.cli.verify import txid_at, verify
-from cowfs.errors import AccessDenied, CorruptDatabase, PlaceError
+from cowfs.errors import CorruptDatabase
+from cowfs.pages.compact import compact as write_compacted
 from cowfs.pages.failure import translated
 from cowfs.pages.image import Image
-from cowfs.pages.locktable import sync_directory
 from cowfs.pages.reading import reading
+from cowfs.units import bytes_text
 
 
 @click.command()
 @click.argument("backup", type=click.Path(readable=False, path_type=Path))
 @click.argument("new", metavar="NEW-DB", type=click.Path(readable=False, path_type=Path))
 @click.option("--no-check", is_flag=True, help="Do not check the restored database before it gets its name.")
-def restore(backup: Path, new: Path, no_check: bool) -> None:
+@click.option("--compact", is_flag=True, help="Leave the free pages out: make the smallest file. It takes longer.")
+def restore(backup: Path, new: Path, no_check: bool, compact: bool) -> None:
     """Make a database in the new (or empty) directory NEW-DB from BACKUP.
 
-    BACKUP is a directory with a data.mdb (a copy of snapshots/..., or a directory of a mount), or that file itself. NEW-DB
-    appears when it is complete, checked and on disk; when anything fails it does not appear.
+    BACKUP is a directory with a data.mdb (a copy of snapshots/..., or a directory of a mount), or that file itself.
+    NEW-DB appears when it is complete, checked and on disk; when anything fails it does not appear. Free pages take no room
+    on disk. It gets the owner and the permissions of the backup, as far as you may give them and your umask allows.
     """
-    target = _make_beside(new)
-    try:
-        with translated(target):
-            txid = _copy(backup, target / "data.mdb")
-            if not no_check:
-                _require_sound(target, backup)
-            target.chmod(0o755)
-            target.rename(new.resolve())
-            sync_directory(new.resolve().parent)
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
-    click.echo(f"{new}: restored from {backup}, txid {txid}{' (not checked)' if no_check else ', checked'}")
+    if no_check and compact:
+        raise click.BadParameter("it needs the check, and does not go with --no-check", param_hint="--compact")
+    is_there(new)  # or say so before the backup is opened
+    with reading(backup) as reader, staged(new, Access.of(backup)) as target:
+        _write(Image(reader.file, reader.root, reader.root.txnid), target)
+        txid = txid_at(reader) if no_check else _require_sound(target, backup)
+        if compact:
+            _compact(target)
+            _require_sound(target, backup)
+        status = target.stat()
+    size = f"{bytes_text(status.st_size)}, {bytes_text(status.st_blocks * 512)} on disk"
+    click.echo(f"{new}: restored from {backup}, txid {txid}{', not checked' if no_check else ', checked'} ({size})")
 
 
-def _make_beside(new: Path) -> Path:
-    """Make the directory, beside ``new``, that will be renamed to it; ``new`` must be free."""
-    try:
-        if new.exists() and (not new.is_dir() or any(new.iterdir())):
-            raise PlaceError(f"{new}: exists; restore into a new directory")
-        return Path(tempfile.mkdtemp(prefix=f".{new.name}.restore-", dir=new.resolve().parent))
-    except FileNotFoundError:
-        raise PlaceError(f"{new}: its parent directory does not exist") from None
-    except PermissionError:
-        raise AccessDenied(f"{new}: no permission to make a directory there") from None
-    except OSError as error:
-        raise PlaceError(f"{new}: cannot be made: {error.strerror}") from None
-
-
-def _copy(backup: Path, target: Path) -> int:
-    """Write the newest root of ``backup`` as an image to ``target``, on disk; return its txid."""
-    with reading(backup) as reader, target.open("xb") as file:
-        image = Image(reader.file, reader.root, reader.root.txnid)
-        with progress_bar("restoring", image.size) as progress:
-            for chunk in image.chunks():
-                file.write(chunk)
-                progress(len(chunk))
-        file.flush()
+def _write(image: Image, target: Path) -> None:
+    """Write the image to ``target``, holes where it is free."""
+    runs, buffer = image.runs(), memoryview(bytearray(1 << 20))
+    with target.open("r+b", buffering=0) as file, progress_bar("restoring", sum(size for _at, size in runs)) as progress:
+        for start, size in runs:
+            offset, end = start, start + size
+            while offset < end:
+                count = image.readinto(offset, buffer[: end - offset])
+                offset += os.pwrite(file.fileno(), buffer[:count], offset)
+                progress(count)
+        file.truncate(image.size)
         os.fsync(file.fileno())
-        sync_directory(target.parent)
-        return txid_at(reader)
 
 
-def _require_sound(target: Path, backup: Path) -> None:
+def _compact(target: Path) -> None:
+    """Write ``target`` anew without its free pages, which are as many as the file is too long."""
+    compacted = target.with_name(target.name + ".compact")
+    try:
+        with translated(target), compacted.open("xb") as file:
+            write_compacted(target, file.fileno())
+        with compacted.open("rb") as source, target.open("r+b", buffering=0) as file:
+            while chunk := source.read(1 << 20):
+                file.write(chunk)
+            file.truncate()
+            os.fsync(file.fileno())
+    finally:
+        compacted.unlink(missing_ok=True)
+
+
+def _require_sound(target: Path, backup: Path) -> int:
+    """Check ``target``; return the txid of its commit. Raises ``CorruptDatabase`` after all findings were printed."""
     with reading(target) as reader, progress_bar("checking", reader.root.pages) as progress:
-        findings = list(verify(reader, progress).findings)
+        report = verify(reader, progress)
+        findings = list(report.findings)
+        txid = reader.root.txnid if report.db is None else report.db.txid
     if findings:
         for finding in findings:
             click.echo(finding, err=True)
         raise CorruptDatabase(f"{backup}: damaged, {len(findings)} findings; nothing was restored")
+    return txid

@@ -74,6 +74,13 @@ class Image:
             yield buffer[:count]
             offset += count
 
+    def runs(self) -> list[tuple[int, int]]:
+        """Return (offset, bytes) of the parts that are in use; all else is zeros. Raises ``CorruptDatabase``."""
+        self.prepare()
+        assert self._free is not None  # noqa: S101 - prepared
+        size = self.root.page_size
+        return [(first * size, count * size) for first, count in self._free.gaps(0)]
+
     def _read_pages(self, offset: int, buffer: memoryview) -> None:
         """Fill ``buffer`` from ``offset`` on; all of it lies before the padding."""
         free = self._free

@@ -68,6 +68,15 @@ class Range:
     def __contains__(self, key: bytes) -> bool:
         return self.low <= key and (self.high is None or key < self.high)
 
+    def join(self, other: Range) -> None:
+        """Take over the keys of a range that lies beside this one."""
+        if other.low < self.low:
+            self.low = other.low
+        else:
+            self.high, self.last = other.high, other.last
+        self.big |= other.big
+        self.room, self.largest = min(self.room, other.room), max(self.largest, other.largest)
+
     def __lt__(self, other: Range) -> bool:
         return self.low < other.low
 
@@ -86,6 +95,8 @@ class Vetting:
         self._since_txnid = 0
         self._reader: TreeReader | None = None
         self._begin = 0  # the transaction at hand
+        self._branches: dict[int, Branch] = {}  # that are sound, of the commit that the transaction at hand stands on
+        self._beside: set[int] = set()  # of these, the ones beside which all is vetted
         self._latest: dict[bytes, Range] = {}  # by database, in the transaction at hand
         self._used: dict[int, tuple[bytes, bytes]] = {}  # pages on vetted paths, and a key whose path they were on
         self._free: set[int] = set()  # the pages in the records of the freelist that are vetted
@@ -116,6 +127,8 @@ class Vetting:
         self._usable = min(oldest, txnid - 1)
         self._reader = self._records = None
         self._latest.clear()
+        self._branches.clear()
+        self._beside.clear()
         if self._vetted == self._usable:
             self._enough = 1 << 62
         else:
@@ -178,8 +191,8 @@ class Vetting:
         known = self.key(name, key)
         node = NODE_SIZE + len(key) + size
         known.room -= node + 2
-        if known.room < 0:  # the leaf may have been split, so that none of its parts need be more than a quarter full
-            known.spare = 0
+        if known.room < 0:  # the leaf may have been split, so that a part of it need not be more than a quarter full
+            known.room, known.spare = self._file.page_size // 2, min(known.spare, 0)
         self._needed += 2
         if self._needed > self._enough or node > self._long:
             self._take(0, 1 + (HEADER_SIZE + size) // self._file.page_size if node > self._long else 0)
@@ -192,9 +205,10 @@ class Vetting:
     def delete(self, name: bytes, key: bytes) -> None:
         """Vet what deleting ``key`` touches: the pages beside its own, too, when these may be merged."""
         known = self.key(name, key)
+        known.room += NODE_SIZE + len(key)
         known.spare -= known.largest + 2
         if known.spare < 0:
-            self._vet_beside(name, known)
+            self._absorb(name, known)
         self._take(3, 0)
 
     def create(self, name: bytes) -> None:
@@ -208,7 +222,7 @@ class Vetting:
         self.key(_FREELIST, b"\xff" * 8)
         first = self.key(_FREELIST, b"")
         if self._vetted:  # records of it may be deleted
-            self._vet_beside(_FREELIST, first)
+            self._absorb(_FREELIST, first)
 
     # -- ranges --------------------------------------------------------------------------------------------------
 
@@ -265,8 +279,8 @@ class Vetting:
         pgno, low, high = record.root, None, None
         for level in range(1, MAX_DEPTH + 1):
             self._use(pgno, name, key)
-            page = self._file.page(pgno)
-            if _kind(page, pgno) == LEAF:
+            page = b"" if pgno in self._branches else self._file.page(pgno)
+            if page and _kind(page, pgno) == LEAF:
                 if level != record.depth:
                     raise CorruptDatabase(f"a leaf at level {level} of a tree of depth {record.depth}", pgno)
                 return self._remember(name, self._leaf(name, page, pgno, low, high))
@@ -278,7 +292,12 @@ class Vetting:
         raise CorruptDatabase(f"the tree is deeper than {MAX_DEPTH} levels", record.root)
 
     def _branch(self, name: bytes, page: bytes, pgno: int, low: bytes | None, high: bytes | None) -> Branch:
-        return sound_branch(page, pgno, self._base().root.last_pgno, low, high, integers=name == _FREELIST)
+        branch = self._branches.get(pgno)
+        if branch is None:
+            last_pgno = self._base().root.last_pgno
+            branch = sound_branch(page, pgno, last_pgno, low, high, integers=name == _FREELIST)
+            self._branches[pgno] = branch
+        return branch
 
     def _leaf(self, name: bytes, page: bytes, pgno: int, low: bytes | None, high: bytes | None) -> Range:
         leaf = sound_leaf(page, pgno, low, high, integers=name == _FREELIST, main=name == MAIN)
@@ -288,15 +307,23 @@ class Vetting:
         known.spare = leaf.used - len(page) // _THRESHOLD
         return known
 
-    def _vet_beside(self, name: bytes, known: Range) -> None:
-        """Vet the leaves beside all that may have been merged with ``known``, and the pages beside those above it."""
-        for step in (self._following, self._preceding):
-            other = step(name, known)
-            while other is not None and other.spare < 0:
-                other = step(name, other)
-            if other is not None:
-                other.spare = -1  # it may be merged now
-                self._vet_branches_beside(name, other.low)
+    def _absorb(self, name: bytes, known: Range) -> None:
+        """Vet the leaves beside a range that may be merged with them, and make one range of all.
+
+        It can be merged again when as much was deleted from it as the fuller of the merged leaves can spare.
+        """
+        sides = [side for side in (self._preceding(name, known), self._following(name, known)) if side is not None]
+        ranges, lows = self._ranges[name], self._lows[name]
+        first = bisect_right(lows, min([known.low, *(side.low for side in sides)])) - 1
+        for side in sides:
+            known.join(side)
+        known.spare = min((side.spare for side in sides), default=1 << 62)
+        ranges[first : first + 1 + len(sides)] = [known]
+        lows[first : first + 1 + len(sides)] = [known.low]
+        self._latest.pop(name, None)
+        if sides:
+            self._vet_branches_beside(name, known.low)
+            self._vet_branches_beside(name, known.last)
 
     def _following(self, name: bytes, known: Range) -> Range | None:
         return None if known.high is None else self._find(name, known.high) or self._vet(name, known.high)
@@ -314,6 +341,10 @@ class Vetting:
         for level in range(1, record.depth - 1):
             branch = self._branch(name, self._file.page(pgno), pgno, low, high)
             at = bisect_right(branch.keys, key, 1) - 1
+            if branch.children[at] in self._beside:
+                pgno, low, high = _child(branch, at, low, high)
+                continue
+            self._beside.add(branch.children[at])
             for other in (at - 1, at + 1):
                 if 0 <= other < len(branch.children):
                     child, start, _stop = _child(branch, other, low, high)
