@@ -19,19 +19,6 @@ LIMIT = 30.0  # seconds
 Completed = subprocess.CompletedProcess[str]
 Argument = str | bytes | Path
 
-# Runs the cowfs command line as the user nobody: everything is loaded first, as nobody may not be able to read it.
-_AS_NOBODY = """
-import os, sys
-import cowfs.cli.main, difflib, traceback
-if os.geteuid() == 0:
-    os.setgroups([])
-    os.setresgid(65534, 65534, 65534)
-    os.setresuid(65534, 65534, 65534)
-    os.chdir("/")
-cowfs.cli.main.main()
-"""
-AS_NOBODY = (sys.executable, "-c", _AS_NOBODY)
-
 
 def run(
     *command: Argument,

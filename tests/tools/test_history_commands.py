@@ -22,7 +22,8 @@ from cowfs.cli.history import bounds_text, event_text
 from cowfs.store.retention import DEFAULT_RETENTION, Retention
 from cowfs.store.values import parse_instant
 from cowfs.units import exact_bytes_text
-from tests.commands import AS_NOBODY, COWFS, cowfs_here, python, refused_here, run
+from tests.commands import COWFS, cowfs_here, python, refused_here, run
+from tests.users import ordinary_user
 
 _OWNER = pwd.getpwuid(os.getuid()).pw_name
 
@@ -517,17 +518,18 @@ def test_what_is_told_holds_together_while_a_writer_gives_up_commits(database: P
 
 
 def test_who_may_only_read_sees_what_can_be_seen(database: Path) -> None:
-    for directory in (database, *list(database.parents)[:4]):
-        directory.chmod(0o755)
-    (database / "lock.mdb").chmod(0o600)
-    (database / "data.mdb").chmod(0o444)
-    if os.geteuid() == 0:
-        result = run(*AS_NOBODY, "status", database)
+    modes = {database / "lock.mdb": 0o000, database / "data.mdb": 0o444}
+    before = {file: file.stat().st_mode for file in modes}
+    for file, mode in modes.items():
+        file.chmod(mode)
+    with ordinary_user(database.parent) as user:
+        result = user.cowfs("status", database)
         assert re.search(r"^history +unknown", result.stdout, re.MULTILINE)
         assert result.stderr.startswith("cowfs: ")
         assert len(result.stderr.splitlines()) == 1
-        assert len(run(*AS_NOBODY, "log", database).stdout.splitlines()) == 12
+        assert len(user.cowfs("log", database).stdout.splitlines()) == 12
         for command in (("retain",), ("retain", "--age=1d"), ("snapshot", "list"), ("export", "--at", "3")):
-            failed = run(*AS_NOBODY, *command, database, code=1)
+            failed = user.cowfs(*command, database, code=1)
             assert re.fullmatch(r"cowfs: .*permission.*\n", failed.stderr)
-    (database / "data.mdb").chmod(0o644)
+    for file, mode in before.items():
+        file.chmod(mode)
