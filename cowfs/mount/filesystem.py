@@ -10,8 +10,9 @@ fusepy is the binding; its methods are overridden where a copy or an object for 
    may remember no name: libfuse has one node, one page cache and one size for a path. Frozen paths keep their cache: they
    never change; the cache of a named one is begun anew when it is opened. How long which name and which attributes are
    remembered is in ``timeouts``.
-4. Every operation that would change something answers EROFS, but mkdir and rmdir of a name in snapshots/; those that are
-   not here are unknown to the kernel, which asks once (extended attributes by name, locks) and then never again.
+4. Every operation that would change something answers EROFS, whatever the mode bits say, but mkdir and rmdir of a name in
+   snapshots/; those that are not here are unknown to the kernel, which asks once (extended attributes by name, locks) and
+   then never again.
 """
 
 from __future__ import annotations
@@ -301,18 +302,21 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         return snapshot
 
     def _fill(self, result: Any, node: Node) -> None:
-        """Fill a struct stat, which libfuse has zeroed."""
+        """Fill a struct stat, which libfuse has zeroed.
+
+        The owner's write bits are the database's: modes travel with a copy, whose owner wants to write and delete it.
+        """
         attributes = node.attributes()
-        owner = os.fstat(self._env.file.fd)
-        readable = owner.st_mode & (self._env.path.stat().st_mode & 0o111) << 2  # who may not enter may not read
+        owner, directory = os.fstat(self._env.file.fd), self._env.path.stat()
+        readable = owner.st_mode & (directory.st_mode & 0o111) << 2  # who may not enter may not read
         if isinstance(node, Directory):
-            result.st_mode = stat.S_IFDIR | readable | readable >> 2
+            result.st_mode = stat.S_IFDIR | readable | readable >> 2 | directory.st_mode & stat.S_IWUSR
             result.st_nlink = 2
         elif isinstance(node, Link):
             result.st_mode = stat.S_IFLNK | 0o777
             result.st_nlink = 1
         else:
-            result.st_mode = stat.S_IFREG | readable
+            result.st_mode = stat.S_IFREG | readable | owner.st_mode & stat.S_IWUSR
             result.st_nlink = 1
         result.st_ino = node.inode
         result.st_uid = owner.st_uid

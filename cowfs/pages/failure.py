@@ -38,7 +38,9 @@ def domain_error(error: lmdb.Error | OSError, path: Path) -> CowfsError:
         return UnsupportedFormat(f"{path}: written by another version of LMDB, or open in a process that uses one")
     if isinstance(error, lmdb.InvalidError):
         return NotADatabase(f"{path}: no LMDB database ({text})")
-    if isinstance(error, lmdb.ReadonlyError | lmdb.LockError | PermissionError) or _says(text, errno.EROFS):
+    if _says(text, errno.EROFS):
+        return AccessDenied(f"{path}: no permission to write on a read-only filesystem; copy a snapshot, and write the copy")
+    if isinstance(error, lmdb.ReadonlyError | lmdb.LockError | PermissionError):
         return AccessDenied(f"{path}: no permission ({text})")
     if _says(text, errno.ENODEV):
         return EnvironmentFailure(f"{path}: cannot be mapped into memory; below a mount take snapshots/<txid>")

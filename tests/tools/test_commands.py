@@ -13,9 +13,9 @@ from typing import Any
 import lmdb
 import pytest
 
-from cowfs.cli import geonames
 from tests.commands import COWFS, cowfs, cowfs_here, in_private_mounts, one_line, refused, refused_here, run, run_here
 from tests.mounted import mounted
+from tests.users import ordinary_user
 
 _SCHEMA = {
     ":person/email": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"},
@@ -502,15 +502,24 @@ def test_a_terminal_gets_no_progress_into_its_output(filled: Path, tmp_path: Pat
     assert one_line(run(*COWFS, "check", tmp_path / "missing", code=1))
 
 
-def test_the_demo_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the countries and every tenth city, for a test."""
-    entities = list(geonames._entities())
-    some = [entity for number, entity in enumerate(entities) if ":country/iso" in entity or number % 10 == 0]
-    monkeypatch.setattr(geonames, "_entities", lambda: iter(some))
-    shown = cowfs_here("demo")
-    assert f"{len(some):,} entities" in shown
-    assert "$ cowfs restore backup/latest restored" in shown
-    assert shown.count("none of the") == 2
+# The demo with the countries and every tenth city, for a test.
+_SMALL_DEMO = """
+from cowfs.cli import geonames, main
+entities = enumerate(geonames._entities())
+some = [entity for number, entity in entities if ":country/iso" in entity or number % 10 == 0]
+geonames._entities = lambda: iter(some)
+print(f"{len(some):,} entities")
+main.main(["demo"])
+"""
+
+
+def test_an_ordinary_user_runs_the_demo(tmp_path: Path) -> None:
+    with ordinary_user(tmp_path / "home") as user:
+        shown = user.python(_SMALL_DEMO)
+        assert shown.count(shown.partition("\n")[0]) == 2
+        assert "$ cowfs restore backup/latest restored" in shown
+        assert shown.count("none of the") == 2
+        assert list(user.home.glob("cowfs-demo-*")) == []
 
 
 def test_the_demos_data_are_written_once(tmp_path: Path) -> None:
