@@ -36,6 +36,7 @@ from fuse import FUSE, _libfuse, c_stat
 from cowfs.errors import Busy, NameTaken, ReadOnly, WrongName
 from cowfs.mount.errnos import errno_of
 from cowfs.mount.listing import Listing
+from cowfs.mount.permissions import Permissions
 from cowfs.mount.process import ProcessIds
 from cowfs.mount.timeouts import Timeouts
 from cowfs.mount.walks import Walks
@@ -89,6 +90,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         self.walks = Walks(tree.history)
         self._tree = tree
         self._env = env
+        self._permissions = Permissions(env.file.fd, env.path)
         self._ready = ready
         self._processes = ProcessIds()
         self._handles: dict[int, Handle] = {}
@@ -100,7 +102,13 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         self._complained: dict[str, float] = {}  # until when not to say the same again
 
     def serve(self, mountpoint: str, options: dict[str, str | bool]) -> None:
-        """Mount with libfuse's ``options``, serve until it is unmounted or stopped. RuntimeError: libfuse's exit code."""
+        """Mount with libfuse's ``options``, serve until it is unmounted or stopped. RuntimeError: libfuse's exit code.
+
+        Where the options let others in, raise ``MountError`` when that would keep the mounting user out.
+        """
+        if "default_permissions" in options:
+            self._permissions = Permissions(self._env.file.fd, self._env.path, others=True)
+            self._permissions.require_self()
         operations = SimpleNamespace(
             **dict.fromkeys(_READING + _CHANGING, True), use_ns=True, flag_nullpath_ok=1, flag_nopath=1
         )
@@ -302,25 +310,18 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         return snapshot
 
     def _fill(self, result: Any, node: Node) -> None:
-        """Fill a struct stat, which libfuse has zeroed.
-
-        The owner's write bits are the database's: modes travel with a copy, whose owner wants to write and delete it.
-        """
+        """Fill a struct stat, which libfuse has zeroed."""
         attributes = node.attributes()
-        owner, directory = os.fstat(self._env.file.fd), self._env.path.stat()
-        readable = owner.st_mode & (directory.st_mode & 0o111) << 2  # who may not enter may not read
+        shown = self._permissions.shown()
         if isinstance(node, Directory):
-            result.st_mode = stat.S_IFDIR | readable | readable >> 2 | directory.st_mode & stat.S_IWUSR
+            result.st_mode = stat.S_IFDIR | shown.directory
             result.st_nlink = 2
-        elif isinstance(node, Link):
-            result.st_mode = stat.S_IFLNK | 0o777
-            result.st_nlink = 1
         else:
-            result.st_mode = stat.S_IFREG | readable | owner.st_mode & stat.S_IWUSR
+            result.st_mode = stat.S_IFLNK | 0o777 if isinstance(node, Link) else stat.S_IFREG | shown.file
             result.st_nlink = 1
         result.st_ino = node.inode
-        result.st_uid = owner.st_uid
-        result.st_gid = owner.st_gid
+        result.st_uid = shown.uid
+        result.st_gid = shown.gid
         result.st_size = attributes.size
         result.st_blocks = attributes.blocks
         result.st_blksize = 1 << 17
