@@ -27,15 +27,15 @@ import threading
 import time
 from collections.abc import Callable
 from ctypes import addressof
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 from fuse import FUSE, _libfuse, c_stat
 
-from cowfs.errors import Busy, NameTaken, ReadOnly, WrongName
+from cowfs.errors import Busy, NameTaken, NotFound, ReadOnly, WrongName
 from cowfs.mount.errnos import errno_of
-from cowfs.mount.listing import Listing
+from cowfs.mount.handles import Handles
+from cowfs.mount.loop import Loop
 from cowfs.mount.permissions import Permissions
 from cowfs.mount.process import ProcessIds
 from cowfs.mount.timeouts import Timeouts
@@ -71,16 +71,6 @@ _MOST_COMPLAINTS = 1000
 _COMMIT_DEPTH = 2  # of the directory of a commit: it may be given up, so its name is looked up each time
 
 
-@dataclass
-class Handle:
-    """An open file or directory: its node, its snapshot, and the process that opened it."""
-
-    node: Node
-    snapshot: Snapshot | None
-    pid: int
-    listing: Listing | None
-
-
 class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
     """The mounted filesystem: make one, then ``serve``."""
 
@@ -93,8 +83,8 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         self._permissions = Permissions(env.file.fd, env.path)
         self._ready = ready
         self._processes = ProcessIds()
-        self._handles: dict[int, Handle] = {}
-        self._last_handle = 0
+        self._handles = Handles(self.walks)
+        self._requests = Loop(self._handles.of_named)
         self._buffers: dict[int, Any] = {}
         self._context: Any = None
         self._loop: Any = None
@@ -114,6 +104,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         )
         # file names are bytes: fusepy gets each of them as a character of Latin-1, and gives libfuse the bytes again
         characters = {name: _as_latin_1(value) if isinstance(value, str) else value for name, value in options.items()}
+        _libfuse.fuse_main_real = self._requests.main  # which fusepy calls, and does not return from before the end
         super().__init__(
             operations, _as_latin_1(mountpoint), encoding="latin-1", foreground=True, nothreads=True, **characters
         )
@@ -213,7 +204,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
             raise ReadOnly("a snapshot cannot be written")
         pid = self._caller()
         node = self._node(path, pid)
-        fields.fh = self._new_handle(node, pid)
+        fields.fh = self._handles.open(_text(path), node, self._requests.node, pid)
         if node.stability is Stability.FROZEN:
             fields.keep_cache = 1
         elif node.stability is Stability.MOVING:
@@ -230,7 +221,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
 
     def release(self, _path: bytes | None, info: Any) -> None:
         """The last descriptor of the handle was closed."""
-        self._end_handle(info.contents.fh)
+        self._handles.close(info.contents.fh)
 
     # -- directories ---------------------------------------------------------------------------------------------
 
@@ -243,8 +234,9 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
             self.walks.list_moving(pid, node.moving, lambda: self._unbound(path))
             node = self._node(path, pid)
         elif node.stability is not Stability.MOVING and node.snapshot is not None:
-            self.walks.list_snapshot(pid, node.snapshot)
-        info.contents.fh = self._new_handle(node, pid)
+            named = node.stability is Stability.NAMED
+            self.walks.list_snapshot(pid, node.snapshot, _commit_in(_text(path)) if named else None)
+        info.contents.fh = self._handles.open(_text(path), node, self._requests.node, pid)
 
     def readdir(self, _path: bytes | None, buffer: Any, filler: Any, offset: int, info: Any) -> None:
         """Give the entries from ``offset`` on, each with its type, until the buffer is full."""
@@ -260,7 +252,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
 
     def releasedir(self, _path: bytes | None, info: Any) -> None:
         """The directory was closed."""
-        self._end_handle(info.contents.fh)
+        self._handles.close(info.contents.fh)
 
     # -- what would change something -----------------------------------------------------------------------------
 
@@ -275,8 +267,13 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         self._tree.make(_text(path), self._user())
 
     def rmdir(self, path: bytes) -> None:
-        """Give the name of a named snapshot back."""
-        self._tree.remove(_text(path))
+        """Give the name of a named snapshot back, unless a process walks it: the kernel would let it find nothing more."""
+        name = _text(path)
+        if self.walks.walked(name, besides=self._caller()):
+            raise Busy(f"{name}: being walked")
+        self._tree.remove(name)
+        self.walks.remove(name)
+        self._handles.remove(name)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -299,9 +296,15 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
 
     def _node(self, path: bytes, pid: int) -> Node:
         node = self._tree.node(_text(path), lambda name, resolve: self.walks.sees(pid, name, resolve))
+        if isinstance(node, Directory) and node.deleted and not self._uses(pid, _text(path)):
+            raise NotFound("the snapshot's name was deleted; what is below it is there for who uses it")
         if node.txid is not None and not (isinstance(node, Directory) and node.moving is not None):
             self.walks.use(pid, node.txid)
         return node
+
+    def _uses(self, pid: int, name: str) -> bool:
+        """Whether the process walks the snapshot at the path ``name``, or has opened something there."""
+        return self.walks.walks(pid, name) or self._handles.opened_in(name, pid)
 
     def _unbound(self, path: bytes) -> Snapshot:
         """Return what a moving directory shows to a process that is not bound."""
@@ -327,26 +330,14 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         result.st_blksize = 1 << 17
         result.st_atimespec.tv_sec = result.st_mtimespec.tv_sec = result.st_ctimespec.tv_sec = attributes.mtime
 
-    def _new_handle(self, node: Node, pid: int) -> int:
-        snapshot = node.snapshot
-        self._last_handle += 1
-        self._handles[self._last_handle] = Handle(
-            node, snapshot, pid, Listing(node) if isinstance(node, Directory) else None
-        )
-        if snapshot is not None:
-            snapshot.retain()
-            self.walks.opened(pid, snapshot)
-        return self._last_handle
-
-    def _end_handle(self, number: int) -> None:
-        handle = self._handles.pop(number)
-        if handle.snapshot is not None:
-            self.walks.closed(handle.pid, handle.snapshot)
-            handle.snapshot.release()
-
 
 def _text(path: bytes) -> str:
     return path.decode(errors="surrogateescape")
+
+
+def _commit_in(path: str) -> str:
+    """Return the path of the directory of a commit that ``path`` is in."""
+    return "/".join(path.split("/")[: _COMMIT_DEPTH + 1])
 
 
 def _as_latin_1(text: str) -> str:

@@ -7,7 +7,8 @@
    no use: the kernel does so on the way to every listing.
 2. A process that lists a directory of a commit holds that commit as long; of more than 256, the last 256 that it used.
 3. An open file is in use all the time: reading a large file makes no other call for minutes.
-4. A process that has listed nothing sees the newest commit at each call. In ``live`` every process does, so listing that
+4. A snapshot whose name was deleted is still found by it by those who have listed it by that name, for as long as that.
+5. A process that has listed nothing sees the newest commit at each call. In ``live`` every process does, so listing that
    holds nothing.
 
 In a local ``rsync -a`` one process lists, stats and opens everything in the source; so do tar, cp, find and borg.
@@ -30,11 +31,15 @@ _SAME_WALK = 1.0  # seconds within which listing the same again belongs to the s
 
 @dataclass
 class _Held:
-    """A commit held for a process: when the process last used it, and how many files of it the process has open."""
+    """A commit held for a process: when the process last used it, how many files of it the process has open.
+
+    ``names`` are those of the snapshot that the process has listed it by.
+    """
 
     snapshot: Snapshot
     used: float
     open_files: int = 0
+    names: set[str] = field(default_factory=set)  # by which the process has listed it
 
     def in_use(self, since: float) -> bool:
         return self.open_files > 0 or self.used >= since
@@ -71,11 +76,29 @@ class Walks:
             held = walk.bound[name] = self._hold(walk, resolve())
         held.used = now
 
-    def list_snapshot(self, pid: int, snapshot: Snapshot) -> None:
-        """The process lists a directory of ``snapshot``: hold it for the process."""
+    def list_snapshot(self, pid: int, snapshot: Snapshot, name: str | None = None) -> None:
+        """The process lists a directory of ``snapshot``, perhaps by the ``name`` of that: hold it for the process."""
         walk = self._walk(pid, begin=True)
         if walk is not None:
-            self._hold(walk, snapshot)
+            held = self._hold(walk, snapshot)
+            if name is not None:
+                held.names.add(name)
+
+    def walks(self, pid: int, name: str) -> bool:
+        """Whether the process has listed a directory of a snapshot by its ``name``, and has not left it."""
+        walk = self._walk(pid)
+        since = time.monotonic() - _IDLE
+        return walk is not None and any(name in held.names and held.in_use(since) for held in walk.held.values())
+
+    def walked(self, name: str, *, besides: int) -> bool:
+        """Whether a process other than ``besides`` ``walks`` the snapshot by its ``name``."""
+        return any(self.walks(pid, name) for pid in list(self._walks) if pid != besides)
+
+    def remove(self, name: str) -> None:
+        """The directory ``name`` is removed: no process finds it any more."""
+        for walk in self._walks.values():
+            for held in walk.held.values():
+                held.names.discard(name)
 
     def use(self, pid: int, txid: int) -> None:
         """Note that the process has asked for something of the commit ``txid``."""

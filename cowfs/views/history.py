@@ -72,8 +72,12 @@ class History(ABC):
         return ()
 
     def named(self, name: str) -> Snapshot:
-        """Return the commit that has the name; raise ``NotFound`` when there is none."""
+        """Return the commit that has the name, or had it and is in use; raise ``NotFound`` when there is none."""
         raise NotFound(f"no snapshot {name!r}")
+
+    def has_name(self, name: str) -> bool:
+        """Whether a commit has the name now."""
+        return False
 
     def at(self, instant: datetime) -> Snapshot:
         """Return the last commit at or before ``instant``; raise ``NotFound`` when there is none."""
@@ -138,7 +142,7 @@ class Retained(History):
         env.claim_pin()
         self._timeline = Timeline(env, self._newest.hold)
         self._asked: dict[int, float] = {}  # when each of the snapshots was last asked for
-        self._bound: dict[str, Snapshot] = {}  # what a name has shown
+        self._bound: dict[str, Snapshot] = {}  # what a name has shown, and shows as long as that is in use
 
     def get(self, txid: int) -> Snapshot:
         """Return a retained commit, or one that is in use."""
@@ -194,15 +198,19 @@ class Retained(History):
         return [name for name, snapshot in self._line().named.items() if not snapshot.expired()]
 
     def named(self, name: str) -> Snapshot:
-        """Return the commit that has the name; as long as files of another that had it are open, that one."""
+        """Return the commit that has the name; as long as one that had it is in use, that one, has it the name or not."""
         self.newest()
-        named = self._line().snapshot(name)
-        if named is None:
-            raise NotFound(f"no snapshot {name!r}")
         bound = self._bound.get(name)
-        if bound is None or (bound.txid != named.txid and not bound.used):
+        if bound is None or not bound.used:
+            named = self._line().snapshot(name)
+            if named is None:
+                raise NotFound(f"no snapshot {name!r}")
             bound = self._bound[name] = self.get(named.txid)
-        return bound if bound.used else self.get(bound.txid)
+        return bound
+
+    def has_name(self, name: str) -> bool:
+        """Whether a commit has the name now."""
+        return self._line().snapshot(name) is not None
 
     def at(self, instant: datetime) -> Snapshot:
         """Return the last retained commit at or before ``instant``."""

@@ -69,10 +69,12 @@ class Entry(NamedTuple):
 class Directory(Node):
     """A directory: its children by name.
 
-    ``moving`` is set where the path shows to each process another commit: by this name it is remembered which.
+    ``moving`` is set where the path shows to each process another commit: by this name it is remembered which. ``deleted``
+    is set where the commit has lost the name that led here: only who uses the commit finds the directory.
     """
 
     moving: str | None = None
+    deleted: bool = False
 
     @abstractmethod
     def child(self, name: str) -> Node:

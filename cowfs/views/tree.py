@@ -142,7 +142,9 @@ class _ByCommit(_Commits):
             return self.bound("latest", self._history.newest)
         if name in ("at", "ago"):
             return MomentsDirectory(self._history, self._seen, self, name)
-        return self.shown(self._history.named(name), name, Stability.NAMED)
+        directory = self.shown(self._history.named(name), name, Stability.NAMED)
+        directory.deleted = not self._history.has_name(name)
+        return directory
 
     def bound(self, name: str, resolve: Callable[[], Snapshot]) -> Directory:
         """Return the directory of the commit that the moving directory ``name`` shows to the one who asks."""

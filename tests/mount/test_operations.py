@@ -19,10 +19,12 @@ from cowfs import errors
 from cowfs.mount import daemon
 from cowfs.mount.errnos import ERRNOS, errno_of
 from cowfs.mount.filesystem import Filesystem
+from cowfs.mount.handles import Handles
 from cowfs.mount.walks import Walks
 from cowfs.pages.env import Env
 from cowfs.views.history import Seen
-from cowfs.views.tree import SnapshotsDirectory, Tree
+from cowfs.views.node import Stability
+from cowfs.views.tree import SnapshotsDirectory, TopDirectory, Tree, unbound
 
 
 @pytest.fixture
@@ -200,3 +202,27 @@ def test_a_connection_that_is_cut_ends_a_mount_and_is_an_error_only_at_its_begin
     with nullcontext() if usable else pytest.raises(errors.MountError):
         daemon.serve(tmp_path / "db", tmp_path / "mnt", daemon.MountOptions(), lambda: called.append(True))
     assert called == [True] * usable
+
+
+def test_what_is_open_below_a_name_is_known_to_the_kernel_by_any_of_its_handles(filesystem: Filesystem) -> None:
+    class Named(TopDirectory):
+        stability = Stability.NAMED
+
+    node = Named(filesystem._tree.history, unbound, filesystem._tree._current)
+    handles = Handles(filesystem.walks)
+    first, second, other = (handles.open("/a/x", node, number, 5) for number in (7, 7, 8))
+    handles.open("/live", filesystem._tree.node("/live"), 9, 5)
+    assert [handles.of_named(inode) for inode in (7, 8, 9, 10)] == [first, other, None, None]
+    handles.close(first)
+    assert handles.of_named(7) == second
+    handles.close(second)
+    assert handles.of_named(7) is None
+    assert [handles.opened_in(*where) for where in (("/a", 5), ("/a/x", 5), ("/a", 6), ("/b", 5))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    handles.remove("/a")
+    assert not handles.opened_in("/a", 5)
+    assert handles.of_named(8) == other

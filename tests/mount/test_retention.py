@@ -273,6 +273,78 @@ def test_a_name_given_anew_shows_the_new_commit_but_not_to_an_open_file(store: S
         assert (directory / "data.mdb").read_bytes() == (mount.snapshot(newest) / "data.mdb").read_bytes() != old
 
 
+def _delete(mount: Mount, name: str, how: str) -> None:
+    if how == "rmdir":
+        (mount.snapshots / name).rmdir()
+    else:
+        cowfs("snapshot", "delete", mount.database, name)
+
+
+@pytest.mark.parametrize("how", ["rmdir", "cowfs snapshot delete"])
+def test_an_open_file_stays_whole_when_the_name_of_its_snapshot_is_deleted(store: Store, tmp_path: Path, how: str) -> None:
+    _commit(store, 3)
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        directory = mount.snapshots / "name"
+        directory.mkdir()
+        expected = (directory / "data.mdb").read_bytes()
+        with (directory / "data.mdb").open("rb", buffering=0) as file, (directory / "schema.json").open("rb") as other:
+            begin, before = file.read(4096), os.fstat(file.fileno())
+            _delete(mount, "name", how)
+            _commit(store, 3)
+            store.retain(Retention(commits=0))
+            assert "name" not in os.listdir(mount.snapshots)
+            assert "name" not in os.listdir(mount.point / "browse")
+            assert os.fstat(file.fileno()) == before
+            rest = subprocess.run(["cat"], stdin=file, stdout=subprocess.PIPE, check=True)
+            assert begin + rest.stdout == expected
+            assert os.fstat(file.fileno()).st_size == len(expected) == before.st_size
+            assert subprocess.run(["cat"], stdin=other, stdout=subprocess.PIPE, check=True).stdout
+            run("ls", directory, code=2)
+            assert directory.exists() == (how != "rmdir"), "for the process that has a file open"
+            run("mkdir", directory)
+            assert "name" in os.listdir(mount.snapshots)
+        assert (directory / "data.mdb").read_bytes() != expected
+
+
+def test_a_removed_directory_is_gone_for_the_process_that_had_it_open_and_can_be_made_again(
+    store: Store, tmp_path: Path
+) -> None:
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        directory = mount.snapshots / "name"
+        directory.mkdir()
+        assert "data.mdb" in os.listdir(directory)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        before = os.fstat(descriptor)
+        directory.rmdir()
+        assert os.fstat(descriptor) == before
+        assert not directory.exists()
+        directory.mkdir()
+        assert "data.mdb" in os.listdir(directory)
+        os.close(descriptor)
+
+
+def test_rsync_ends_well_when_the_name_of_what_it_copies_is_deleted(store: Store, tmp_path: Path) -> None:
+    """`rmdir` is refused meanwhile: after it the kernel would find nothing in the directory, whatever the mount says."""
+    store.transact([{":note/text": "x" * 3_000_000}])
+    with mounted(tmp_path / "db", tmp_path / "mnt") as mount:
+        directory = mount.snapshots / "name"
+        directory.mkdir()
+        expected = _digest(directory)
+        (tmp_path / "copy").mkdir()
+        command = ["rsync", "-a", "--bwlimit=6m", str(directory), str(tmp_path / "copy")]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as rsync:
+            assert _becomes(lambda: bool(list((tmp_path / "copy").glob("name/.data.mdb.*"))))
+            assert "busy" in run("rmdir", directory, code=1).stderr
+            _delete(mount, "name", "cowfs snapshot delete")
+            _commit(store, 3)
+            store.retain(Retention(commits=0))
+            _output, errors = rsync.communicate(timeout=30)
+        assert (rsync.returncode, errors) == (0, "")
+        assert _digest(tmp_path / "copy" / "name") == expected
+        assert sorted(os.listdir(tmp_path / "copy" / "name")) == ["data.mdb", "schema.json", "snapshot.json"]
+        assert not directory.exists()
+
+
 # -- moments -----------------------------------------------------------------------------------------------------------
 
 

@@ -112,6 +112,34 @@ def test_on_a_full_disk_a_name_is_deleted_though_somebody_has_just_looked_at_it(
         history.named("mine")
 
 
+def test_a_deleted_name_leads_to_its_commit_as_long_as_that_is_in_use(store: Store, history: Retained) -> None:
+    tree = Tree(history)
+    history.name("mine", "me")
+    used = history.named("mine").retain()
+    history.unname("mine")
+    add(store, "later")
+    assert history.named("mine") is used
+    assert list(history.names()) == []
+    for path in ("/snapshots/mine", "/browse/mine"):
+        node = tree.node(path)
+        assert isinstance(node, Directory)
+        assert node.deleted
+        assert tree.node(f"{path}/schema.json").snapshot is used
+    with pytest.raises(NotFound):
+        history.unname("mine")
+    history.name("mine", "me")
+    assert history.named("mine") is used
+    used.release()
+    assert history.named("mine").txid > used.txid
+    node = tree.node("/snapshots/mine")
+    assert isinstance(node, Directory)
+    assert not node.deleted
+    history.unname("mine")
+    history.retire()
+    with pytest.raises(NotFound):
+        history.named("mine")
+
+
 def test_an_expired_name_is_gone(store: Store, history: Retained) -> None:
     store.name("short", "me", expires=datetime.now(timezone.utc) + timedelta(milliseconds=80))
     assert list(history.names()) == ["short"]
