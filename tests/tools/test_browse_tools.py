@@ -92,7 +92,7 @@ def test_ls_tells_sizes_and_times(world: World) -> None:
     lines = [line.split() for line in world.shell(f"ls -lR --time-style=+%s {_CITIES}").splitlines()]
     rows = [(words[6], words[0], int(words[4]), int(words[5])) for words in lines if len(words) == 7]
     assert sorted(rows) == sorted(
-        (name, "-r--r--r--", len((world.tree / _CITIES / name).read_bytes()), world.mtime(document[":db/id"]))
+        (name, "-rw-r--r--", len((world.tree / _CITIES / name).read_bytes()), world.mtime(document[":db/id"]))
         for name, document in world.documents(_CITIES).items()
     )
 
