@@ -204,6 +204,9 @@ class Examination:
         """Check every row of the log, and that the newest is that of the state."""
         last = micros = 0
         for key, row in self._reader.scan(LOG):
+            if len(key) != TX_SIZE:
+                yield f"the log: a key of {len(key)} bytes is no transaction"
+                continue
             txid = int.from_bytes(key, "big")
             now = int.from_bytes(row[:8], "big", signed=True)
             if now < micros:

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from cowfs.errors import NotFound
+from cowfs.errors import CorruptDatabase, NotFound
 from cowfs.pages.env import Env
 from cowfs.pages.hold import Hold
 from cowfs.store import named
@@ -17,6 +17,9 @@ from cowfs.store.layout import LOG, State, read_state, txid_of
 from cowfs.store.log import first_later, row_instant
 from cowfs.store.named import NamedSnapshot
 from cowfs.store.retention import Keeper, Retention, read_events, read_retention
+
+
+_LOOKS = 100  # for the oldest commit, which a writer may give up meanwhile; more are damage
 
 
 class Timeline:
@@ -142,7 +145,7 @@ class Timeline:
 @contextmanager
 def hold_timeline(env: Env) -> Iterator[Timeline]:
     """Yield what the store in ``env`` retains, as of its newest commit; all of it is held for as long."""
-    while True:
+    for _ in range(_LOOKS):
         with ExitStack() as stack:
             timeline = Timeline(env, stack.enter_context(env.hold()))
             try:
@@ -151,3 +154,4 @@ def hold_timeline(env: Env) -> Iterator[Timeline]:
                 continue
             yield timeline
             return
+    raise CorruptDatabase(f"{env.path}: the oldest commit that it retains, {timeline.horizon}, cannot be found")

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from cowfs import txid as txids
-from cowfs.errors import NotFound
+from cowfs.errors import CorruptDatabase, NotFound
 from cowfs.store.layout import LOG, number_key
 from cowfs.store.log import row_instant
 from cowfs.views.ground import DataNode, Ground
@@ -194,6 +194,8 @@ class BlocksDirectory(DatedDirectory):
         """Yield the blocks that hold anything."""
         start = 0
         while (found := next(self.numbers(start), None)) is not None:
+            if found < start:
+                raise CorruptDatabase(f"{self.kind}: the keys are not in order at {found}")
             start = found - found % BLOCK
             yield Entry(block_name(start), self.block_inode(start), directory=True)
             start += BLOCK
