@@ -18,7 +18,6 @@ from cowfs.store.log import first_later, row_instant
 from cowfs.store.named import NamedSnapshot
 from cowfs.store.retention import Keeper, Retention, read_events, read_retention
 
-
 _LOOKS = 100  # for the oldest commit, which a writer may give up meanwhile; more are damage
 
 
