@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from cowfs.mount import place
+from tests.clocks import FakeClock
 from tests.mounted import unmount
 
 
@@ -26,3 +27,8 @@ def _nothing_stays_mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for point in left:
         unmount(point)
     assert left == [], f"still mounted after all tests: {left}"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    return FakeClock(monkeypatch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
 from cowfs.cli.history import Opened, opened
+from cowfs.store import clock
 from cowfs.store.datom import Datom
 from cowfs.store.db import Db
 from cowfs.store.diff import diff as differences
@@ -35,7 +36,7 @@ def diff(database: Path, a: str, b: str, as_json: bool) -> None:
     for a datom that only B has, `- entity attribute value` for one that only A has; definitions come first. A may be the
     later one. A datom that was retracted and asserted again is no change.
     """
-    now = datetime.now(timezone.utc)
+    now = clock.now()
     with opened(database, insist=True) as source, ExitStack() as commits:
         old = commits.enter_context(_commit(source, a, now, "A"))
         new = commits.enter_context(_commit(source, b, now, "B"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from pathlib import Path
 
 import click
 
 from cowfs.cli.arguments import DATABASE
 from cowfs.cli.history import opened
+from cowfs.store import clock
 
 
 @click.command()
@@ -23,6 +23,6 @@ def export(database: Path, at: str | None) -> None:
     """
     with opened(database, insist=at is not None) as source:
         newest = source.require_store()
-        with newest if at is None else source.commit(at, datetime.now(timezone.utc), "--at") as db:
+        with newest if at is None else source.commit(at, clock.now(), "--at") as db:
             for document in db.export():
                 click.echo(json.dumps(document, ensure_ascii=False, separators=(",", ":")))

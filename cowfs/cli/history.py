@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cowfs import txid as txids
 from cowfs.cli.table import shown
 from cowfs.errors import AccessDenied, InputError, NotADatabase, NotFound
 from cowfs.pages.env import Env
 from cowfs.pages.reading import reading
 from cowfs.pages.tree import TreeReader
+from cowfs.store import clock, finding
 from cowfs.store.db import Db, store_at
 from cowfs.store.named import NamedSnapshot
 from cowfs.store.retention import Retention, read_events, read_retention
 from cowfs.store.timeline import Timeline, hold_timeline
 from cowfs.store.values import instant_text, parse_instant
-from cowfs.units import duration_text, exact_bytes_text, parse_duration
+from cowfs.units import duration_text, exact_bytes_text
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Opened:
             txnid = self.timeline.txnid(find(self.timeline, text, now, hint))
             hold = self.env.hold(txnid)
             return Db(hold, txnid, hold.close)
-        at = parse_at(text, now, hint)
-        if at == newest.txid or (isinstance(at, datetime) and newest.instant is not None and newest.instant <= at):
-            return newest
+        with _argument(hint):
+            if finding.is_newest(newest, text, now):
+                return newest
         raise NotFound(f"{self.path}: is at txid {newest.txid}, not {text}, and has no older commits")
 
     def retains(self, txid: int) -> bool | None:
@@ -123,40 +123,24 @@ def _env(database: Path, *, insist: bool) -> Env | None:
 
 
 def find(timeline: Timeline, text: str, now: datetime, hint: str) -> int:
-    """Return the txid of the commit that a user names: by a snapshot's name, a txid, an instant, or how long ago it was.
+    """Return the txid of the commit that a user names with the argument ``hint``, as ``finding`` finds it.
 
-    Raises ``BadParameter``, which names the argument ``hint``, for what is none of these, and ``NotFound`` for a commit that
-    is not retained.
+    Raises ``BadParameter``, which names the argument, for what names no commit, and ``NotFound`` for a commit that is not
+    retained.
     """
-    snapshot = timeline.snapshot(text)
-    if snapshot is not None:
-        return snapshot.txid
-    at = parse_at(text, now, hint)
-    if isinstance(at, datetime):
-        return timeline.at(at)
-    timeline.txnid(at)  # or NotFound
-    return at
+    with _argument(hint):
+        return finding.find(timeline, text, now)
 
 
-def parse_at(text: str, now: datetime, hint: str) -> int | datetime:
-    """Return the txid or the instant that ``text`` spells, or the instant so long ago. Raises ``BadParameter``."""
-    txid = txids.parse(text)
-    if txid is not None:
-        return txid
-    with suppress(InputError):
-        return _before(now, parse_duration(text))
-    with suppress(InputError, OverflowError):
-        return parse_instant(text).astimezone(timezone.utc)
-    expected = "no snapshot, no txid, no instant like 2026-11-22T10:00:00Z and no time ago like 5m or 7d"
-    raise click.BadParameter(f"{text!r} is {expected}", param_hint=hint)
-
-
-def _before(now: datetime, seconds: int) -> datetime:
-    """Return the instant so many seconds before ``now``, or the beginning of time."""
+@contextmanager
+def _argument(hint: str) -> Iterator[None]:
+    """Raise ``BadParameter`` for what cannot be the argument ``hint``."""
     try:
-        return now - timedelta(seconds=seconds)
-    except OverflowError:
-        return datetime.min.replace(tzinfo=timezone.utc)
+        yield
+    except NotFound:
+        raise
+    except InputError as error:
+        raise click.BadParameter(str(error), param_hint=hint) from None
 
 
 # -- as a document --------------------------------------------------------------------------------------------------------
@@ -206,8 +190,11 @@ def _snapshot(timeline: Timeline, snapshot: NamedSnapshot, now: datetime) -> dic
 
 
 def _commit(txid: int, instant: datetime | None, now: datetime) -> dict[str, Any]:
-    """Return a commit as JSON; its age is in seconds. A store's first commit has no instant: nothing was transacted."""
-    age = None if instant is None else max(round((now - instant).total_seconds(), 3), 0)
+    """Return a commit as JSON; its age is in seconds, None when it is dated in the future.
+
+    The first commit of an old store has no instant: nothing was transacted.
+    """
+    age = None if instant is None else clock.age(instant, now)
     return {"txid": txid, "instant": None if instant is None else instant_text(instant), "age": age}
 
 
@@ -220,11 +207,19 @@ def bounds_text(bounds: dict[str, int]) -> str:
     return f"{bounds['commits']:,} commits behind the newest, {age}, {exact_bytes_text(bounds['bytes'])}"
 
 
-def commit_text(commit: dict[str, Any]) -> str:
+def commit_text(commit: dict[str, Any], now: datetime) -> str:
     """Return a described commit for people."""
     if commit["instant"] is None:
         return f"txid {commit['txid']}, empty"
-    return f"txid {commit['txid']}, {commit['instant']}, {duration_text(commit['age'])} ago"
+    return f"txid {commit['txid']}, {commit['instant']}, {age_text(commit, now)}"
+
+
+def age_text(commit: dict[str, Any], now: datetime) -> str:
+    """Return how long ago a described commit was made, for people; it has an instant."""
+    if commit["age"] is not None:
+        return f"{duration_text(commit['age'])} ago"
+    ahead = (parse_instant(commit["instant"]) - now).total_seconds()
+    return f"{duration_text(ahead)} in the future: a clock is, or was, wrong"
 
 
 def reader_text(reader: dict[str, Any]) -> str:
@@ -240,7 +235,7 @@ def commits_text(count: int) -> str:
 
 def snapshot_text(snapshot: dict[str, Any], now: datetime) -> str:
     """Return a described snapshot for people."""
-    age = "" if snapshot["age"] is None else f", {duration_text(snapshot['age'])} ago"
+    age = "" if snapshot["instant"] is None else f", {age_text(snapshot, now)}"
     holds = exact_bytes_text(snapshot["bytes"]) if snapshot["bytes"] else "nothing beyond the bounds"
     expires = "" if snapshot["expires"] is None else f", expires {expiry_text(snapshot['expires'], now)}"
     full, more = snapshot["bytes_on_full_disk"], ""

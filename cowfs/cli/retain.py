@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from cowfs.cli.history import (
 )
 from cowfs.cli.table import print_lines, table
 from cowfs.errors import NotFound
+from cowfs.store import clock
 from cowfs.store.retention import Retention, read_retention
 from cowfs.store.store import Store
 from cowfs.store.timeline import Timeline
@@ -63,7 +64,7 @@ def retain(
             with store.timeline() as timeline:
                 bounds = timeline.retention
             store.retain(changed(bounds, *given))
-    now = datetime.now(timezone.utc)
+    now = clock.now()
     with opened(database, insist=True, costs=True) as source:
         source.require_store()
         document = {**(describe(source, now) or {}), "readers": source.readers() or [], "dropping": _dropping(source, upto)}
@@ -80,7 +81,7 @@ def retain(
 
 def _show_dry_run(database: Path, given: tuple[int | None, int | None, int | None], as_json: bool) -> None:
     """Show what setting the bounds would give up."""
-    now = datetime.now(timezone.utc)
+    now = clock.now()
     with opened(database, insist=True, costs=True) as source:
         source.require_store()
         document = _giving_up(source, changed(read_retention(source.reader), *given), now)
@@ -150,8 +151,8 @@ def _print(document: dict[str, Any], now: datetime) -> None:
     lines = {
         "bounds": [bounds_text(bounds)],
         "retained": [commits_text(document["commits"])],
-        "oldest": [commit_text(document["oldest"])],
-        "newest": [commit_text(document["newest"])],
+        "oldest": [commit_text(document["oldest"], now)],
+        "newest": [commit_text(document["newest"], now)],
         "history": [f"holds {exact_bytes_text(document['bytes'])}"],
         "held by": _held_by(document, now),
         "events": [event_text(event) for event in document["events"]],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from pathlib import Path
 
 import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, DRY_RUN, DRY_RUN_NOTE, print_json
 from cowfs.cli.history import find
+from cowfs.store import clock
 from cowfs.store.store import Store
 from cowfs.store.values import MAX_ENTITY, instant_text
 
@@ -35,7 +35,7 @@ def revert(database: Path, at: str, entity: int | None, with_references: bool, d
         )
     with Store.open(database) as store:
         with store.timeline() as timeline:
-            txid = find(timeline, at, datetime.now(timezone.utc), "TXID")
+            txid = find(timeline, at, clock.now(), "TXID")
         reverted = store.revert(txid, entity, with_references=with_references, dry_run=dry_run)
     report, missing = reverted.transaction, reverted.missing_references
     asserted = 0 if report is None else sum(datom.added for datom in report.datoms)

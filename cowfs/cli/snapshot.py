@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import click
 from cowfs.cli.arguments import AS_JSON, DATABASE, duration, print_json
 from cowfs.cli.history import describe_snapshots, expiry_text, opened
 from cowfs.cli.table import shown, table
+from cowfs.store import clock
 from cowfs.store.store import Store
 from cowfs.store.values import instant_text
 from cowfs.units import duration_text, exact_bytes_text
@@ -42,7 +43,7 @@ def snapshot() -> None:
 @click.option("--txid", type=click.IntRange(0), help="The commit to name; else the newest.")
 def create(database: Path, name: str, reason: str | None, expires: int | None, txid: int | None) -> None:
     """Name a commit of DB, which stays until the name is deleted, or expires."""
-    until = None if expires is None else _after(datetime.now(timezone.utc), expires)
+    until = None if expires is None else _after(clock.now(), expires)
     with Store.open(database) as store:
         made = store.name(name, _login_name(), reason, until, txid)
         with store.timeline() as timeline:
@@ -61,7 +62,7 @@ def list_(database: Path, as_json: bool) -> None:
     A snapshot holds the pages that only it needs, and the commits from it to the next snapshot, or to those that the bounds
     keep. Deleting the oldest gives that back at once, deleting another one when those before it are gone.
     """
-    now = datetime.now(timezone.utc)
+    now = clock.now()
     with opened(database, insist=True, costs=True) as source:
         source.require_store()
         snapshots = [] if source.timeline is None else describe_snapshots(source.timeline, now)

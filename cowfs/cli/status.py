@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
 from cowfs.cli.history import (
+    age_text,
     bounds_text,
     commit_text,
     commits_text,
@@ -22,9 +23,10 @@ from cowfs.cli.history import (
 from cowfs.cli.table import print_lines
 from cowfs.mount import place
 from cowfs.pages.freelist import read_free_pages
+from cowfs.store import clock
 from cowfs.store.db import Db
 from cowfs.store.values import instant_text
-from cowfs.units import bytes_text, duration_text, exact_bytes_text
+from cowfs.units import bytes_text, exact_bytes_text
 
 _EVENTS_SHOWN = 5
 _UNKNOWN = "unknown: no permission to see that (lock.mdb)"
@@ -38,7 +40,7 @@ def status(database: Path, as_json: bool) -> None:
 
     With --json, for a monitor: `history.newest.age` and `history.snapshots[-1].age` are in seconds.
     """
-    now = datetime.now(timezone.utc)
+    now = clock.now()
     document = _describe(database, now)
     if as_json:
         print_json(document)
@@ -88,7 +90,7 @@ def _for_people(document: dict[str, Any], now: datetime) -> dict[str, list[str]]
     lines["size"] = [f"{bytes_text(size['file_bytes'])}, {size['pages']:,} pages of {size['page_bytes']} bytes: {pages}"]
     if history is not None:
         if history["newest"]["instant"] is not None:
-            lines["instant"] = [f"{history['newest']['instant']}, {duration_text(history['newest']['age'])} ago"]
+            lines["instant"] = [f"{history['newest']['instant']}, {age_text(history['newest'], now)}"]
         lines |= _history_for_people(history, now)
     elif "attributes" in document:
         lines["history"] = [_UNKNOWN]
@@ -103,7 +105,7 @@ def _history_for_people(history: dict[str, Any], now: datetime) -> dict[str, lis
     return {
         "history": [
             commits_text(history["commits"]) + held,
-            f"oldest: {commit_text(history['oldest'])}",
+            f"oldest: {commit_text(history['oldest'], now)}",
             f"bounds: {bounds_text(history['bounds'])}",
         ],
         "snapshots": [snapshot_text(item, now) for item in history["snapshots"]] or ["none"],

@@ -39,6 +39,7 @@ from cowfs.store.layout import (
 from cowfs.store.lines import line_size
 from cowfs.store.log import RawDatom, parse_row, raw_datoms
 from cowfs.store.schema import Attribute, Schema, parse_record
+from cowfs.store.steps import Steps, read_steps
 from cowfs.store.touched import has_datoms
 from cowfs.store.values import MAX_ENTITY
 
@@ -201,16 +202,24 @@ class Examination:
                 yield f"touched, entity {entity}: it has no datoms"
 
     def check_log(self) -> Iterator[str]:
-        """Check every row of the log, and that the newest is that of the state."""
+        """Check every row of the log, the record of where the clock went back, and that the newest row is the state's."""
         last = micros = 0
+        try:
+            steps = read_steps(self._reader)
+        except CorruptDatabase as error:
+            yield str(error)
+            steps = Steps()
+        unseen = set(steps.txids)
         for key, row in self._reader.scan(LOG):
             if len(key) != TX_SIZE:
                 yield f"the log: a key of {len(key)} bytes is no transaction"
                 continue
             txid = int.from_bytes(key, "big")
             now = int.from_bytes(row[:8], "big", signed=True)
-            if now < micros:
+            if last and now < micros and not (txid in unseen or txid <= steps.floor):
                 yield f"the log: transaction {txid} is of {_moment(now)}, before that of transaction {last}"
+            if last and now < micros:
+                unseen.discard(txid)
             last, micros = txid, now
             try:
                 parse_row(txid, row, self._schema.by_key)
@@ -218,6 +227,8 @@ class Examination:
                     self._agreement.logged(datom)
             except CorruptDatabase as error:
                 yield str(error)
+        for txid in sorted(unseen):
+            yield f"the record of the clock's steps says that it went back before transaction {txid}, and it did not"
         if (last, micros) != (self._state.txid, self._state.instant):
             yield (
                 f"the newest transaction of the log is {last} of {_moment(micros)},"

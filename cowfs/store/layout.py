@@ -6,6 +6,7 @@
     b"state"                40 bytes, ``State``: last txid u64, its instant i64, txid offset u64, highest entity id u64,
                             number of datoms u64
     b"allocated"            u64, the highest id that new entities follow, where the state does not say it (``allocation``)
+    b"steps"                the commits before which the clock went back, where it did (``steps``)
     b"attribute/" + aid     JSON, the attribute's name and properties
     b"count/" + aid         16 bytes, ``Count``: its number of datoms u64, the bytes of all their lines u64 (``lines``);
                             8 bytes, the number alone, where an older version had counted datoms
@@ -44,6 +45,7 @@ DATABASES: Final = (META, EAV, AVE, LOG)
 FORMAT_KEY: Final = b"format"
 STATE_KEY: Final = b"state"
 ALLOCATED_KEY: Final = b"allocated"
+STEPS_KEY: Final = b"steps"
 ATTRIBUTE_KEYS: Final = b"attribute/"
 COUNT_KEYS: Final = b"count/"
 VERSION: Final = 1

@@ -94,23 +94,43 @@ def row_instant(row: bytes) -> int:
 def first_later(reader: Reader, micros: int, start: int, stop: int) -> int:
     """Return the first txid with start <= txid < stop whose instant is after ``micros``; ``stop`` when there is none.
 
-    A commit that has no row counts with the next one that has. The instants never go down as the txids go up.
+    A commit that has no row counts with the next one that has. The instants of these must not go down as the txids go up:
+    ``chronology`` knows of which commits that is true.
     """
     low, high = start, stop
     while low < high:
         middle = (low + high) // 2
-        row = _row_from(reader, middle, stop)
-        if row is None or row_instant(row[1]) > micros:
+        row = first_dated(reader, middle, stop)
+        if row is None or row.micros > micros:
             high = middle
         else:
-            low = row[0] + 1
-    return low if _row_from(reader, low, stop) else stop
+            low = row.txid + 1
+    return low if first_dated(reader, low, stop) else stop
 
 
-def _row_from(reader: Reader, start: int, stop: int) -> tuple[int, bytes] | None:
-    """Return (txid, row) of the first transaction with start <= txid < stop."""
-    for key, row in reader.scan(LOG, start.to_bytes(8, "big"), stop.to_bytes(8, "big")):
-        return int.from_bytes(key, "big"), row
+class Dated(NamedTuple):
+    """A transaction and its instant, in microseconds since 1970."""
+
+    txid: int
+    micros: int
+
+
+def first_dated(reader: Reader, start: int, stop: int) -> Dated | None:
+    """Return the first transaction with start <= txid < stop; None when there is none. Raises ``CorruptDatabase``."""
+    return _one(reader, start, stop, reverse=False)
+
+
+def last_dated(reader: Reader, start: int, stop: int) -> Dated | None:
+    """Return the last transaction with start <= txid < stop; None when there is none. Raises ``CorruptDatabase``."""
+    return _one(reader, start, stop, reverse=True)
+
+
+def _one(reader: Reader, start: int, stop: int, *, reverse: bool) -> Dated | None:
+    for key, row in reader.scan(LOG, start.to_bytes(8, "big"), stop.to_bytes(8, "big"), reverse=reverse):
+        txid = int.from_bytes(key, "big")
+        if not start <= txid < stop:  # the keys are damaged, and a search might never end
+            raise CorruptDatabase(f"the log has transaction {txid} between those from {start} to {stop - 1}")
+        return Dated(txid, row_instant(row))
     return None
 
 

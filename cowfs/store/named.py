@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, Final
 
 from cowfs import txid as txids
@@ -23,6 +23,7 @@ from cowfs.errors import CorruptDatabase, InputError, NameTaken, NotFound, Wrong
 from cowfs.pages.reader import Reader
 from cowfs.pages.record import OWN_KEYS
 from cowfs.pages.writetxn import WriteTxn
+from cowfs.store import clock
 from cowfs.store.layout import META, parse_json, stop_after
 from cowfs.store.values import instant_text, parse_instant
 from cowfs.units import parse_duration
@@ -49,7 +50,7 @@ class NamedSnapshot:
 
     def expired(self, now: datetime | None = None) -> bool:
         """Whether its time is over."""
-        return self.expires is not None and self.expires <= (now or datetime.now(timezone.utc))
+        return self.expires is not None and self.expires <= (now or clock.now())
 
     def pack(self) -> bytes:
         """Return the value under its key."""
@@ -79,14 +80,14 @@ def checked(name: str) -> str:
 
 def read_named(reader: Reader) -> dict[str, NamedSnapshot]:
     """Return the named snapshots that have not expired, by name, the oldest commit first. Raises ``CorruptDatabase``."""
-    now = datetime.now(timezone.utc)
+    now = clock.now()
     living = {name: snapshot for name, snapshot in _read_all(reader).items() if not snapshot.expired(now)}
     return dict(sorted(living.items(), key=lambda item: (item[1].txid, item[0])))
 
 
 def read_txids(reader: Reader, without: str | None) -> Iterator[int]:
     """Yield the txids of the names that have not expired, in no order, the name ``without`` passed over."""
-    now = datetime.now(timezone.utc)
+    now = clock.now()
     for name, record in _records(reader):
         with _damage():
             expires = record["expires"]

@@ -15,7 +15,6 @@ commits, bytes, seconds); when a process begins to write; and when they are chan
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -27,10 +26,9 @@ from cowfs.pages.reader import Reader
 from cowfs.pages.record import OWN_KEYS, Span
 from cowfs.pages.watch import Pace
 from cowfs.pages.writetxn import WriteTxn
-from cowfs.store import named
-from cowfs.store.encoding import instant_of
+from cowfs.store import clock, named
+from cowfs.store.chronology import Chronology
 from cowfs.store.layout import META, parse_json, read_state, txid_of
-from cowfs.store.log import first_later
 from cowfs.store.values import instant_text
 
 RETENTION_KEY: Final = b"retention"
@@ -107,12 +105,8 @@ class Keeper:
         bounds = self._bounds(reader)
         offset = read_state(reader).offset
         wanted = max(span.horizon, span.newest + made - bounds.commits)
-        oldest = time.time_ns() // 1000 - bounds.age * 1_000_000
-        base = wanted + offset
-        if (
-            first_later(reader, oldest, base + 1, base + 2) > base + 1
-        ):  # else the next one is young: this is what was before it
-            wanted = first_later(reader, oldest, base + 1, span.newest + offset + 1) - 1 - offset
+        aged = Chronology(reader, span.newest + offset).at(clock.now_micros() - bounds.age * 1_000_000)
+        wanted = max(wanted, span.horizon if aged is None else aged - offset)
         most = bounds.size // self._page_size
         if held(wanted) > most:
             wanted = _first(wanted, span.newest, lambda txnid: held(txnid) <= most - most // 16)
@@ -143,7 +137,7 @@ class Keeper:
         newest = txn.txnid - 1
         offset = txid_of(newest, read_state(txn)) - newest
         events = read_events(txn)
-        now = instant_text(instant_of(time.time_ns() // 1000))
+        now = instant_text(clock.now())
         first = event.first + offset
         if events and events[-1]["kind"] == event.kind and events[-1]["last"] == first - 1:  # a full disk, bit by bit
             first = events.pop()["first"]

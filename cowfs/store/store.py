@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,7 +18,7 @@ from cowfs.errors import InputError, NotADatabase, NotFound, PlaceError, Unsuppo
 from cowfs.pages.env import Env
 from cowfs.pages.reader import Reader
 from cowfs.pages.writetxn import WriteTxn
-from cowfs.store import changes, fulldisk, named
+from cowfs.store import changes, clock, fulldisk, named
 from cowfs.store.db import Db
 from cowfs.store.importids import ImportIds
 from cowfs.store.layout import (
@@ -243,7 +243,7 @@ class Store:
             span = self.env.roots.span_in(txn)
             if number not in span:
                 raise NotFound(f"commit {txid} is not retained")
-            snapshot = NamedSnapshot(name, number + offset, _now(), owner, reason, expires)
+            snapshot = NamedSnapshot(name, number + offset, clock.now(), owner, reason, expires)
             named.add(txn, snapshot, lambda txid: txid - offset in span)
             self._commit_without_datoms(txn)
             return snapshot
@@ -355,7 +355,3 @@ def _durable(durability: str) -> bool:
     if durability not in ("sync", "none"):
         raise InputError(f"durability is sync or none, not {json.dumps(durability, default=str)}")
     return durability == "sync"
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

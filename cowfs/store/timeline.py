@@ -11,10 +11,11 @@ from typing import Any
 from cowfs.errors import CorruptDatabase, NotFound
 from cowfs.pages.env import Env
 from cowfs.pages.hold import Hold
-from cowfs.store import named
+from cowfs.store import clock, named
+from cowfs.store.chronology import Chronology
 from cowfs.store.encoding import instant_of, micros_of
 from cowfs.store.layout import LOG, State, read_state, txid_of
-from cowfs.store.log import first_later, row_instant
+from cowfs.store.log import row_instant
 from cowfs.store.named import NamedSnapshot
 from cowfs.store.retention import Keeper, Retention, read_events, read_retention
 
@@ -70,11 +71,22 @@ class Timeline:
         row = self.reader.get(LOG, txid.to_bytes(8, "big"))
         return None if row is None else instant_of(row_instant(row))
 
-    def at(self, instant: datetime) -> int:
-        """Return the txid of the last commit at or before ``instant``, of several the largest. Raises ``NotFound``."""
-        later = first_later(self.reader, micros_of(instant), 1, self.newest + 1)
-        for txid in range(later - 1, self.horizon - 1, -1):
-            if txid in self:
+    @cached_property
+    def chronology(self) -> Chronology:
+        """How the commits are dated."""
+        return Chronology(self.reader, self.newest)
+
+    def at(self, instant: datetime, now: datetime | None = None) -> int:
+        """Return the newest of the retained commits that were there at ``instant``, as seen at ``now``.
+
+        Those are passed over that were made while the clock was wrong. A time that is not over yet finds the newest commit.
+        Raises ``NotFound``.
+        """
+        if instant >= (now or clock.now()):
+            return self.newest
+        last = self.chronology.at(micros_of(instant)) or 0
+        for txid in range(last, self.horizon - 1, -1):
+            if txid in self and not self.chronology.is_misdated(txid):
                 return txid
         raise NotFound(f"no commit that is retained was made at or before {instant:%Y-%m-%dT%H:%M:%SZ}")
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,6 +14,7 @@ from typing import Any
 
 from cowfs.errors import CorruptDatabase, InputError, TransactionError
 from cowfs.pages.writetxn import WriteTxn
+from cowfs.store import clock
 from cowfs.store.allocation import Allocation
 from cowfs.store.datom import Datom
 from cowfs.store.encoding import KEY_VALUE_MAX, decode, encode_ref, instant_of
@@ -41,8 +42,12 @@ from cowfs.store.lines import line_size, text_size
 from cowfs.store.log import TxRow, pack_datom, pack_row, parse_row, row_size
 from cowfs.store.novelty import Novelty
 from cowfs.store.schema import Schema
+from cowfs.store.steps import record_step
 from cowfs.store.touched import write_touched
 from cowfs.store.values import shown
+from cowfs.units import duration_text
+
+log = logging.getLogger("cowfs.store")
 
 
 @dataclass(frozen=True)
@@ -113,10 +118,18 @@ def transact(txn: WriteTxn, basis: Basis, data: Any, given: ImportIds | None = N
 
 
 def next_state(txn: WriteTxn, state: State) -> State:
-    """Return ``state`` with the txid, the instant and the offset that the commit of the write transaction ``txn`` has."""
+    """Return ``state`` with the txid, the instant and the offset that the commit of the write transaction ``txn`` has.
+
+    When the clock has gone back since the commit before, that is recorded, and logged.
+    """
     root = txn.txnid - 1
     before = txid_of(root, state)
-    return replace(state, txid=before + 1, instant=max(time.time_ns() // 1000, state.instant), offset=before - root)
+    instant = clock.instant_after(state.instant)
+    if state.txid and instant < state.instant:
+        seconds = (state.instant - instant) // 1_000_000
+        log.warning("the clock is %s behind the commit before, %d: one of them is wrong", duration_text(seconds), before)
+        record_step(txn, before + 1)
+    return replace(state, txid=before + 1, instant=instant, offset=before - root)
 
 
 def _apply(ops: Sequence[Op], ids: Sequence[int], novelty: Novelty, data: Sequence[Any]) -> None:

@@ -11,6 +11,7 @@ a look at the table of readers.
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -18,11 +19,14 @@ from datetime import datetime
 
 from cowfs.errors import NotFound, ReadOnly
 from cowfs.pages.env import Env
+from cowfs.store import clock, finding
 from cowfs.store.db import store_at
 from cowfs.store.named import checked
 from cowfs.store.store import Store
 from cowfs.store.timeline import Timeline
 from cowfs.views.snapshot import Snapshot
+
+log = logging.getLogger("cowfs.views")
 
 _IDLE = 2.0  # seconds that a snapshot is kept for the next request
 _MOST_IDLE = 64
@@ -79,8 +83,8 @@ class History(ABC):
         """Whether a commit has the name now."""
         return False
 
-    def at(self, instant: datetime) -> Snapshot:
-        """Return the last commit at or before ``instant``; raise ``NotFound`` when there is none."""
+    def at(self, instant: datetime, now: datetime | None = None) -> Snapshot:
+        """Return the newest commit that was there at ``instant``, as seen at ``now``; raise ``NotFound`` when none was."""
         raise NotFound("an environment that is no store does not say when a commit was made")
 
     def name(self, name: str, owner: str) -> None:
@@ -142,6 +146,7 @@ class Retained(History):
         env.claim_pin()
         self._timeline = Timeline(env, self._newest.hold)
         self._asked: dict[int, float] = {}  # when each of the snapshots was last asked for
+        self._doubts: set[tuple[int, int]] = set()  # which commits were said to be misdated
         self._bound: dict[str, Snapshot] = {}  # what a name has shown, and shows as long as that is in use
 
     def get(self, txid: int) -> Snapshot:
@@ -212,10 +217,14 @@ class Retained(History):
         """Whether a commit has the name now."""
         return self._line().snapshot(name) is not None
 
-    def at(self, instant: datetime) -> Snapshot:
-        """Return the last retained commit at or before ``instant``."""
+    def at(self, instant: datetime, now: datetime | None = None) -> Snapshot:
+        """Return the newest retained commit that was there at ``instant``. What makes it doubtful is logged once."""
         self.newest()
-        return self.get(self._line().at(instant))
+        found = finding.at(self._line(), instant, now or clock.now())
+        if found.doubt is not None and found.doubt[:2] not in self._doubts:
+            self._doubts.add(found.doubt[:2])
+            log.warning("%s", finding.doubt_text(found.doubt))
+        return self.get(found.txid)
 
     def name(self, name: str, owner: str) -> None:
         """Name the newest commit."""

@@ -14,14 +14,12 @@ from __future__ import annotations
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
 from typing import Final
 
 from cowfs import txid as txids
 from cowfs.errors import InputError, NotFound, ReadOnly
+from cowfs.store import clock, finding
 from cowfs.store.named import RESERVED
-from cowfs.store.values import parse_instant
-from cowfs.units import parse_duration
 from cowfs.views.browse import DataDirectory, LiveDirectory, inode_of_commit
 from cowfs.views.history import History
 from cowfs.views.logs import CurrentLog
@@ -216,14 +214,12 @@ class MomentsDirectory(_Commits):
 
     def child(self, name: str) -> Node:
         """Return the last commit at or before the moment ``name``, or raise ``NotFound``."""
+        now = clock.now()
         try:
-            if self._kind == "at":
-                instant = parse_instant(name)
-            else:
-                instant = datetime.now(timezone.utc) - timedelta(seconds=parse_duration(name))
-        except (InputError, OverflowError) as error:
+            instant = finding.parse_at(name) if self._kind == "at" else finding.ago(name, now)
+        except InputError as error:
             raise NotFound(f"{name!r}: {error}") from None
-        return self._above.bound(f"{self._kind}/{name}", lambda: self._history.at(instant))
+        return self._above.bound(f"{self._kind}/{name}", lambda: self._history.at(instant, now))
 
 
 def _place_of(name: str) -> bytes:

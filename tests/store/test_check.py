@@ -211,6 +211,14 @@ DAMAGES: dict[str, tuple[Damage, list[str]]] = {
         lambda txn: txn.put(b"log", e(1), b"\0\x10" + b"\0" * 14),
         ["the log: transaction 2 is of "],
     ),
+    "a step of the clock that was none": (
+        lambda txn: txn.put(b"cowfs", b"steps", e(0) + e(2)),
+        ["the record of the clock's steps says that it went back before transaction 2, and it did not"],
+    ),
+    "a damaged record of the clock's steps": (
+        lambda txn: txn.put(b"cowfs", b"steps", b"x"),
+        ["the store's record of the clock's steps is damaged"],
+    ),
     "another instant": (state, ["the newest transaction of the log is 2 of 2"]),
     "a txid from the future": (
         lambda txn: state(txn, txid=0, instant=2**55, max_entity=2**60),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
+from datetime import timedelta
 from pathlib import Path
 
 import lmdb
@@ -15,6 +15,7 @@ import cowfs
 from cowfs import Store
 from cowfs.errors import AccessDenied, InputError, NotADatabase, PlaceError, SchemaError, UnsupportedFormat
 from cowfs.store.layout import State, txid_of
+from tests.clocks import FakeClock
 
 from .conftest import PEOPLE, findings
 
@@ -170,10 +171,12 @@ def test_the_txid_of_a_root() -> None:
     assert txid_of(2, State(txid=12)) == 13
 
 
-def test_an_instant_never_goes_back(people: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instant_is_what_the_clock_says_but_for_small_corrections(people: Store, clock: FakeClock) -> None:
     first = people.transact([]).instant
-    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    clock.advance(seconds=-1)
     assert people.transact([]).instant == first
+    clock.advance(seconds=-0.001)
+    assert people.transact([]).instant == first - timedelta(seconds=1, milliseconds=1)
 
 
 def test_a_failed_commit_leaves_the_store_usable(people: Store) -> None:
