@@ -258,5 +258,7 @@ def event_text(event: dict[str, Any]) -> str:
         "lost": f"{commits} {was} given up: somebody may have written here without keeping the history",
         "gap": f"{commits} {are} not retained: somebody has written here without recording commits",
         "full": f"{commits} {was} given up: the disk was full",
+        "expired": f"{commits}: the name of a snapshot expired, if the clock was right about a time without commits",
+        "aged": f"{commits} {was} given up: older than the bound, if the clock was right about a time without commits",
     }.get(event["kind"], f"{commits}: {shown(str(event['kind']))}")
     return f"{event['instant']}  {happened}"

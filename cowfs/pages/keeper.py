@@ -27,6 +27,9 @@ class Keeper(Protocol):
     def pace(self, reader: Reader) -> Pace:
         """Return what may happen between two looks at what may be given up."""
 
+    def gave_up(self, txn: WriteTxn, span: Span, last: int) -> None:
+        """Remember, if it is worth an event, that the commits of ``span`` up to ``last`` are given up within the bounds."""
+
     def sweep(self, txn: WriteTxn, span: Span) -> None:
         """Delete what is kept about commits that are not retained any more."""
 
@@ -36,7 +39,7 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that befell the history: ``lost``, ``gap`` or ``full``, and the txnids that it concerns."""
+    """Something that befell the history: ``lost``, ``gap``, ``full``, or what the keeper adds; and which txnids."""
 
     kind: str
     first: int

@@ -324,6 +324,8 @@ class Roots:
         wanted = min([wanted, txn.txnid, *self._held()])
         if wanted <= record.horizon or (slack and wanted - record.horizon < (newest - wanted) // slack):
             return record
+        if self.keeper is not None:
+            self.keeper.gave_up(txn, Span(record.horizon, newest, record.gaps), wanted - 1)
         return self._move(reader, record, wanted)
 
     def _wanted(self, txn: WriteTxn, span: Span, keeper: Keeper) -> int:

@@ -35,6 +35,8 @@ _MAX_BYTES: Final = 255
 
 Retained = Callable[[int], bool]
 """Whether the commit of a txid is retained."""
+Passed = Callable[[datetime], bool]
+"""Whether an instant has passed, for those who give up what it ends: more surely than the clock says it (``aging``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,13 @@ def read_named(reader: Reader) -> dict[str, NamedSnapshot]:
     return dict(sorted(living.items(), key=lambda item: (item[1].txid, item[0])))
 
 
-def read_txids(reader: Reader, without: str | None) -> Iterator[int]:
+def read_txids(reader: Reader, without: str | None, passed: Passed) -> Iterator[int]:
     """Yield the txids of the names that have not expired, in no order, the name ``without`` passed over."""
-    now = clock.now()
     for name, record in _records(reader):
         with _damage():
             expires = record["expires"]
             txid = int(record["txid"])
-            living = expires is None or parse_instant(expires) > now
+            living = expires is None or not passed(parse_instant(expires))
         if living and name != without:
             yield txid
 
@@ -126,13 +127,19 @@ def remove(txn: WriteTxn, name: str) -> NamedSnapshot:
     return removed
 
 
-def sweep(txn: WriteTxn, retained: Retained) -> None:
-    """Delete the names that name nothing: expired, of a commit that was given up, or left over in a copy."""
-    living = {name for name, snapshot in read_named(txn).items() if retained(snapshot.txid)}
+def sweep(txn: WriteTxn, retained: Retained, passed: Passed) -> list[NamedSnapshot]:
+    """Delete the names that name nothing: expired, of a commit that was given up, or left over in a copy.
+
+    Return those that have expired.
+    """
+    snapshots = _read_all(txn)
+    expired = {name: found for name, found in snapshots.items() if found.expires is not None and passed(found.expires)}
+    living = {name for name, found in snapshots.items() if name not in expired and retained(found.txid)}
     names = [key[len(NAME_KEYS) :] for key in list(txn.keys(META, NAME_KEYS, stop_after(NAME_KEYS)))]
     for name in names:
         if name.decode(errors="surrogateescape") not in living:
             txn.delete(META, NAME_KEYS + name)
+    return list(expired.values())
 
 
 def _spells_a_time(name: str) -> bool:
@@ -178,8 +185,7 @@ def _take_record_apart(txn: WriteTxn) -> None:
     """Give the names in the one record of an older version a key each."""
     if txn.get(META, ONE_RECORD_KEY) is not None:
         for snapshot in _read_one_record(txn).values():
-            if not snapshot.expired():
-                txn.put(META, _key(snapshot.name), snapshot.pack())
+            txn.put(META, _key(snapshot.name), snapshot.pack())
         txn.delete(META, ONE_RECORD_KEY)
 
 

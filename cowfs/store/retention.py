@@ -4,7 +4,7 @@ Under ``retention`` in the ``cowfs`` database, JSON: ``{"commits": 10000, "age":
 given up when any of the bounds is exceeded, and no named snapshot and no reader needs it:
 
 - ``commits``: so many behind the newest are kept (one at least);
-- ``age``, seconds: what the store held at any moment within that time can be seen;
+- ``age``, seconds: what the store held at any moment within that time can be seen (``aging`` says by which clock);
 - ``bytes``: pages that only older commits use; the newest commit itself costs nothing.
 
 The bounds are looked at every 128 commits; sooner when 1/64 of one of them has been reached since the last look (so many
@@ -27,6 +27,7 @@ from cowfs.pages.record import OWN_KEYS, Span
 from cowfs.pages.watch import Pace
 from cowfs.pages.writetxn import WriteTxn
 from cowfs.store import clock, named
+from cowfs.store.aging import Aging
 from cowfs.store.chronology import Chronology
 from cowfs.store.layout import META, parse_json, read_state, txid_of
 from cowfs.store.values import instant_text
@@ -34,6 +35,7 @@ from cowfs.store.values import instant_text
 RETENTION_KEY: Final = b"retention"
 EVENTS_KEY: Final = OWN_KEYS + b"events"
 _EVENTS_KEPT: Final = 16
+_DAY: Final = 86_400  # seconds
 _LOOKS: Final = 64  # while as much happens as a bound allows in all
 _MIN_COMMITS: Final = 4  # between two looks, since a look costs as much as a small commit; as the next two
 _MIN_PAGES: Final = 64
@@ -80,7 +82,7 @@ def _parsed(data: bytes | None) -> Retention:
 
 
 def read_events(reader: Reader) -> list[dict[str, Any]]:
-    """Return what befell the history: ``kind`` (lost, gap, full), the txids ``first`` and ``last``, and ``instant``."""
+    """Return what befell the history: ``kind`` (lost, gap, full, aged, expired), ``first`` and ``last``, ``instant``."""
     data = (reader.get(META, EVENTS_KEY) or b"").strip(b"\0")
     return list(parse_json(data, "events").get("events", ())) if data else []
 
@@ -105,8 +107,8 @@ class Keeper:
         bounds = self._bounds(reader)
         offset = read_state(reader).offset
         wanted = max(span.horizon, span.newest + made - bounds.commits)
-        aged = Chronology(reader, span.newest + offset).at(clock.now_micros() - bounds.age * 1_000_000)
-        wanted = max(wanted, span.horizon if aged is None else aged - offset)
+        base = wanted + offset
+        wanted = (self._aging(reader, span.newest + offset).oldest(base) or base) - offset
         most = bounds.size // self._page_size
         if held(wanted) > most:
             wanted = _first(wanted, span.newest, lambda txnid: held(txnid) <= most - most // 16)
@@ -115,7 +117,8 @@ class Keeper:
     def limit(self, reader: Reader, span: Span) -> int:
         """Return the oldest commit of ``span`` that a named snapshot needs; the newest when none needs any."""
         offset = read_state(reader).offset
-        needed = (txid - offset for txid in named.read_txids(reader, self.without))
+        passed = self._expiry(reader, span.newest + offset).passed
+        needed = (txid - offset for txid in named.read_txids(reader, self.without, passed))
         return min([span.newest, *(txnid for txnid in needed if txnid in span)])
 
     def pace(self, reader: Reader) -> Pace:
@@ -130,7 +133,18 @@ class Keeper:
     def sweep(self, txn: WriteTxn, span: Span) -> None:
         """Delete the names of commits that are not retained any more, and those that have expired."""
         offset = read_state(txn).offset
-        named.sweep(txn, lambda txid: txid - offset in span)
+        aging = self._expiry(txn, span.newest + offset)
+        for snapshot in named.sweep(txn, lambda txid: txid - offset in span, aging.passed):
+            if aging.passed_by_gaps(snapshot.instant, snapshot.expires or snapshot.instant):
+                self.befell(txn, Event("expired", snapshot.txid - offset, snapshot.txid - offset))
+
+    def gave_up(self, txn: WriteTxn, span: Span, last: int) -> None:
+        """Add an event when commits were given up that are old only if time passed while nothing was committed."""
+        offset = read_state(txn).offset
+        aging = self._aging(txn, span.newest + offset)
+        first, last_txid = span.horizon + offset, last + offset
+        if (aging.oldest(first) or 0) > last_txid and aging.dropped_by_gaps(first, last_txid):
+            self.befell(txn, Event("aged", span.horizon, last))
 
     def befell(self, txn: WriteTxn, event: Event) -> None:
         """Add an event to those that are kept."""
@@ -146,6 +160,13 @@ class Keeper:
 
     def _bounds(self, reader: Reader) -> Retention:
         return self._retention or read_retention(reader)
+
+    def _aging(self, reader: Reader, newest: int) -> Aging:
+        return Aging(Chronology(reader, newest), self._bounds(reader).age, clock.now_micros())
+
+    def _expiry(self, reader: Reader, newest: int) -> Aging:
+        """Return what says when a name expires: also where the bound is small, a jump of the clock must stand for a day."""
+        return Aging(Chronology(reader, newest), max(self._bounds(reader).age, _DAY), clock.now_micros())
 
 
 def _first(low: int, high: int, enough: Callable[[int], bool]) -> int:

@@ -52,6 +52,9 @@ class FakeKeeper:
     def sweep(self, txn: WriteTxn, _span: Span) -> None:
         self.swept.append(txn.txnid)
 
+    def gave_up(self, _txn: WriteTxn, _span: Span, _last: int) -> None:
+        pass
+
     def befell(self, _txn: WriteTxn, event: Event) -> None:
         self.events.append(event)
 
