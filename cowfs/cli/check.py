@@ -11,6 +11,7 @@ from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
 from cowfs.cli.progress import progress_bar
 from cowfs.cli.verify import txid_at, verify
 from cowfs.pages.reading import reading
+from cowfs.store.steps import read_steps
 
 
 @click.command()
@@ -32,10 +33,14 @@ def check(database: Path, as_json: bool) -> None:
         root = reader.root
         datoms = None if report.db is None else report.db.datom_count
         txid = txid_at(reader)
+        went_back = [] if findings or report.db is None else list(read_steps(reader).txids)
     if as_json:
-        print_json({"ok": not findings, "findings": findings, "txid": txid, "pages": root.pages, "datoms": datoms})
+        document = {"ok": not findings, "findings": findings, "clock_went_back": went_back}
+        print_json({**document, "txid": txid, "pages": root.pages, "datoms": datoms})
     elif not findings:
         what = "an LMDB environment, not a cowfs store" if report.db is None else f"txid {report.db.txid}, {datoms} datoms"
+        if went_back:
+            what += f"; instants out of order since txid {went_back[0]}"
         click.echo(f"{database}: ok ({root.pages} pages of {root.page_size} bytes; {what})")
     else:
         click.echo(f"{database}: damaged, {len(findings)} findings", err=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from cowfs.cli.dating import describe_clock
 from cowfs.cli.table import shown
 from cowfs.errors import AccessDenied, InputError, NotADatabase, NotFound
 from cowfs.pages.env import Env
@@ -153,13 +154,14 @@ def describe(source: Opened, now: datetime) -> dict[str, Any] | None:
         return None
     newest = _commit(db.txid, db.instant, now)
     if timeline is None:
-        document = {"commits": 1, "oldest": newest, "bytes": 0, "snapshots": []}
+        document = {"commits": 1, "oldest": newest, "bytes": 0, "snapshots": [], "clock": []}
     else:
         document = {
             "commits": len(timeline),
             "oldest": _commit(timeline.horizon, timeline.instant(timeline.horizon), now),
             "bytes": timeline.bytes_held,
             "snapshots": describe_snapshots(timeline, now),
+            "clock": describe_clock(timeline, now),
         }
     return {
         **document,

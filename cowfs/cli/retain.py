@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, bounds_options, changed, print_json
+from cowfs.cli.dating import clock_text
 from cowfs.cli.history import (
     Opened,
     bounds_text,
@@ -156,6 +157,7 @@ def _print(document: dict[str, Any], now: datetime) -> None:
         "history": [f"holds {exact_bytes_text(document['bytes'])}"],
         "held by": _held_by(document, now),
         "events": [event_text(event) for event in document["events"]],
+        "clock": [clock_text(item) for item in document["clock"]],
     }
     print_lines({heading: text for heading, text in lines.items() if text})
     dropping = document["dropping"]

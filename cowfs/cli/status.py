@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
+from cowfs.cli.dating import clock_text
 from cowfs.cli.history import (
     age_text,
     bounds_text,
@@ -102,7 +103,7 @@ def _for_people(document: dict[str, Any], now: datetime) -> dict[str, list[str]]
 
 def _history_for_people(history: dict[str, Any], now: datetime) -> dict[str, list[str]]:
     held = f", which hold {exact_bytes_text(history['bytes'])}" if history["commits"] > 1 else ""
-    return {
+    lines = {
         "history": [
             commits_text(history["commits"]) + held,
             f"oldest: {commit_text(history['oldest'], now)}",
@@ -111,3 +112,6 @@ def _history_for_people(history: dict[str, Any], now: datetime) -> dict[str, lis
         "snapshots": [snapshot_text(item, now) for item in history["snapshots"]] or ["none"],
         "events": [event_text(event) for event in history["events"][-_EVENTS_SHOWN:]] or ["none"],
     }
+    if history["clock"]:
+        lines["clock"] = [clock_text(item) for item in history["clock"][-_EVENTS_SHOWN:]]
+    return lines
