@@ -15,7 +15,8 @@ The text of each is one line that a user can act on; ``mount`` gives each leaf a
     │   ├── WrongName              a snapshot cannot have that name
     │   ├── NameTaken              a snapshot has that name already
     │   ├── ReadOnly               that path cannot be written
-    │   └── PlaceError             a directory cannot be used for what was asked (mount point, target of a restore)
+    │   ├── PlaceError             a directory cannot be used for what was asked (mount point, target of a restore)
+    │   └── Closed                 a store, or something read from it, was used after it was closed
     └── SystemFailure              the machine said no
         ├── AccessDenied           no permission
         ├── DiskFull               no room left; nothing was committed
@@ -101,6 +102,10 @@ class ReadOnly(InputError):
 
 class PlaceError(InputError):
     """A directory cannot be used for what was asked of it."""
+
+
+class Closed(InputError):
+    """A store, a Db, a reader or a transaction was used after it was closed."""
 
 
 class SystemFailure(CowfsError):

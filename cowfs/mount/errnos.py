@@ -18,6 +18,7 @@ ERRNOS: dict[type[errors.CowfsError], int] = {
     errors.NameTaken: errno.EEXIST,
     errors.ReadOnly: errno.EROFS,
     errors.PlaceError: errno.EINVAL,
+    errors.Closed: errno.EBADF,
     errors.AccessDenied: errno.EACCES,
     errors.DiskFull: errno.ENOSPC,
     errors.ReadersFull: errno.EAGAIN,

@@ -1,25 +1,60 @@
 """``DataFile``: an LMDB data file read by page number, with pread(2) only.
 
 No mmap: a page that a truncation took away is then an error with a page number, never a SIGBUS. The descriptor is of
-``data.mdb`` and of nothing else; LMDB keeps its fcntl locks on ``lock.mdb``, which no code of cowfs ever opens.
+``data.mdb`` and of nothing else; LMDB keeps its fcntl locks on ``lock.mdb``, which only ``locktable`` opens.
+
+A read may run in one thread while another closes the file. The number of a closed descriptor is soon that of another file,
+so it is closed only when the last read that uses it has ended (``_Descriptor``).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
 from pathlib import Path
 
-from cowfs.errors import AccessDenied, CorruptDatabase, DatabaseError, EnvironmentFailure, NotADatabase, UnsupportedFormat
+from cowfs.errors import (
+    AccessDenied,
+    Closed,
+    CorruptDatabase,
+    CowfsError,
+    DatabaseError,
+    EnvironmentFailure,
+    NotADatabase,
+    UnsupportedFormat,
+)
 from cowfs.pages.layout import HEADER_SIZE, META_SIZE, PAGE_HEADER, Root
 from cowfs.pages.metapages import MetaPages, find_page_size, read_meta_pages, require_possible
 
 _PATIENCE = (0.0, 0.001, 0.01)  # seconds between looks at a meta page that contradicts itself
 
 
+_DAMAGED = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)  # what the disk, or the filesystem, says of bytes that it has lost
+
+
+class _Descriptor:
+    """Owns an open descriptor: it is closed when nobody refers to this object any more."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
+
+
+_CLOSED = _Descriptor(-1)
+
+
 class DataFile:
-    """An open data file. Close it, or use it as a context manager; results outlive it."""
+    """An open data file. Close it, or use it as a context manager; results outlive it.
+
+    Every method raises ``Closed`` after ``close``.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open ``path``, a data file or a directory with a ``data.mdb``, one of whose meta pages at least must be valid.
@@ -29,7 +64,7 @@ class DataFile:
         """
         self.path = path / "data.mdb" if os.path.isdir(path) else path  # noqa: PTH112 - Path.is_dir raises without permission
         try:
-            self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._descriptor = _Descriptor(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
         except FileNotFoundError:
             missing = "there is no data.mdb in it" if path.is_dir() else "no such file or directory"
             raise NotADatabase(f"{path}: no database here, {missing}") from None
@@ -42,7 +77,7 @@ class DataFile:
             self._looked = b"", b""  # the meta pages when the newest commit was last looked for
             self._newest = self.newest_root().txnid
         except BaseException:
-            os.close(self.fd)
+            self.close()
             raise
 
     def __enter__(self) -> DataFile:
@@ -52,28 +87,52 @@ class DataFile:
         self.close()
 
     def close(self) -> None:
-        """Close the descriptor; closing twice does nothing."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """Close the file; closing twice does nothing."""
+        self._descriptor = _CLOSED
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._descriptor is _CLOSED
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, which is valid until ``close``."""
+        self.require_open()
+        return self._descriptor.number
+
+    def require_open(self) -> None:
+        """Raise ``Closed`` after ``close``."""
+        if self._descriptor is _CLOSED:
+            raise Closed(f"{self.path}: closed")
+
+    def status(self) -> os.stat_result:
+        """Return what fstat(2) says of the file, now."""
+        descriptor = self._descriptor
+        try:
+            return os.fstat(descriptor.number)
+        except OSError as error:
+            raise self._failure(descriptor, error, "fstat") from error
 
     def size(self) -> int:
         """Return the length of the file in bytes, now."""
-        return os.fstat(self.fd).st_size
+        return self.status().st_size
 
     def pread(self, count: int, offset: int) -> bytes:
         """Return up to ``count`` bytes at ``offset``, fewer only at the end of the file."""
+        descriptor = self._descriptor  # kept open by this variable for as long as we read
         try:
-            return os.pread(self.fd, count, offset)
+            return os.pread(descriptor.number, count, offset)
         except OSError as error:
-            raise CorruptDatabase(f"{self.path}: reading {count} bytes at {offset}: {error.strerror}") from error
+            raise self._failure(descriptor, error, f"reading {count} bytes at {offset}") from error
 
     def readinto(self, buffer: memoryview, offset: int) -> int:
         """Fill ``buffer`` with the bytes at ``offset``; return how many, fewer perhaps before the end of the file, too."""
+        descriptor = self._descriptor  # kept open by this variable for as long as we read
         try:
-            return os.preadv(self.fd, [buffer], offset)
+            return os.preadv(descriptor.number, [buffer], offset)
         except OSError as error:
-            raise CorruptDatabase(f"{self.path}: reading {len(buffer)} bytes at {offset}: {error.strerror}") from error
+            raise self._failure(descriptor, error, f"reading {len(buffer)} bytes at {offset}") from error
 
     def page(self, pgno: int) -> bytes:
         """Return page ``pgno`` whole; ``CorruptDatabase`` where the file has no such page or it says another number."""
@@ -140,8 +199,15 @@ class DataFile:
             self._looked = first, second
         return self._newest
 
+    def _failure(self, descriptor: _Descriptor, error: OSError, what: str) -> CowfsError:
+        """Return what an error of the operating system means for the database."""
+        if descriptor is _CLOSED:
+            return Closed(f"{self.path}: closed")
+        kind = CorruptDatabase if error.errno in _DAMAGED else EnvironmentFailure
+        return kind(f"{self.path}: {what}: {error.strerror}")
+
     def _find_page_size(self) -> int:
-        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+        if not stat.S_ISREG(self.status().st_mode):
             raise NotADatabase(f"{self.path}: no LMDB database: not a regular file")
         if not self.pread(1, 0):
             raise NotADatabase(f"{self.path}: no LMDB database: the file is empty")

@@ -28,6 +28,7 @@ import lmdb
 from cowfs.errors import (
     AccessDenied,
     Busy,
+    Closed,
     CorruptDatabase,
     DatabaseError,
     EnvironmentFailure,
@@ -70,7 +71,7 @@ class Env:
         self._users = 1
         self._pid = os.getpid()
         self.handles: dict[bytes, lmdb._Database] = {}  # of the named databases, for write transactions
-        self._inode = os.fstat(self.file.fd).st_ino
+        self._inode = self.file.status().st_ino
         self._evicted = 0.0
         self._table = LockTable(path)
         self._vetting = Vetting(self.file)
@@ -104,13 +105,13 @@ class Env:
             raise NotADatabase(f"{path}: not a directory (a database is a directory with data.mdb)")
         with cls._registry_lock:
             with DataFile(path) as file:
-                status = os.fstat(file.fd)
+                status = file.status()
             key = (status.st_dev, status.st_ino)
             env = cls._open.get(key)
             if env is None:
                 env = cls._open[key] = cls(path, readonly=readonly, durable=durable)
                 return env
-            env._require_own_process()
+            env._require_usable()
             if (env.readonly and not readonly) or env.durable != durable:
                 raise InputError(f"{path}: already open in this process, read-only or with another durability")
             env._users += 1
@@ -144,7 +145,10 @@ class Env:
         self.close()
 
     def close(self) -> None:
-        """Give the environment back; the last user's close closes it, and aborts every transaction still open in it."""
+        """Give the environment back; the last user's close closes it, and aborts every transaction still open in it.
+
+        After that everything raises ``Closed``, here and in what was read from it; closing again does nothing.
+        """
         with self._registry_lock:
             self._users -= 1
             if self._users == 0:
@@ -160,7 +164,7 @@ class Env:
         The hold, and every page of its root, lasts until it is closed or dropped. Raises ``NotFound`` when that commit is
         not retained, ``ReadersFull``.
         """
-        self._require_own_process()
+        self._require_usable()
         newest = self._hold_newest()
         if txnid is None or txnid == newest.root.txnid:
             return newest
@@ -179,6 +183,7 @@ class Env:
 
         Raises ``EnvironmentFailure`` when another file has taken the place of the one that is open.
         """
+        self._require_usable()
         try:
             in_place = os.stat(self.file.path).st_ino == self._inode  # noqa: PTH116 - at every request
         except OSError:
@@ -189,11 +194,13 @@ class Env:
 
     def readers(self) -> list[tuple[int, int]]:
         """Return (pid, txnid) of every process that holds a root, the oldest root first; the pin is not among them."""
+        self._require_usable()
         slots = [slot for slot in self._table.slots() if slot.process != PIN and slot.txnid != IDLE]
         return sorted(((slot.pid, slot.txnid) for slot in slots), key=lambda slot: slot[1])
 
     def evict_dead_readers(self) -> None:
         """Free the reader slots of processes that died, unless that was done a moment ago; LMDB itself hardly ever does."""
+        self._require_usable()
         now = time.monotonic()
         if now - self._evicted >= _EVICT_EVERY:
             self._evicted = now
@@ -208,7 +215,7 @@ class Env:
         When the block has ended without an exception and the environment is durable, the commit is on disk. Raises
         ``DiskFull`` when there was no room: nothing was committed.
         """
-        self._require_own_process()
+        self._require_usable()
         self.evict_dead_readers()
         txn = self._begin_write()
         try:
@@ -220,6 +227,7 @@ class Env:
 
     def claim_pin(self) -> None:
         """See to it that what is committed from now on is retained, if this is a store, without a commit."""
+        self._require_usable()
         if self.readonly:
             return
         with self._write_lock() as txn:
@@ -227,6 +235,7 @@ class Env:
 
     def require_idle(self, patience: float = 2.0) -> None:
         """Wait until nobody writes; raise ``Busy`` after ``patience`` seconds. For who must not wait for another process."""
+        self._require_usable()
         until = time.monotonic() + patience
         while self._guarded and self._table.writing():
             if time.monotonic() > until:
@@ -243,6 +252,7 @@ class Env:
 
     def sync(self) -> None:
         """Put everything that is committed on disk; needed after commits that were not durable."""
+        self._require_usable()
         if self._lmdb is not None:
             with translated(self.path):
                 self._lmdb.sync(True)
@@ -303,7 +313,7 @@ class Env:
     @contextmanager
     def _write_lock(self) -> Iterator[WriteTxn]:
         """Keep other writers away for a block that commits nothing."""
-        self._require_own_process()
+        self._require_usable()
         txn = self._begin_write()
         try:
             yield txn
@@ -312,6 +322,7 @@ class Env:
 
     def _writable(self) -> lmdb.Environment:
         """Return LMDB's environment, which one opened for reading does not have."""
+        self._require_usable()
         if self._lmdb is None:
             raise AccessDenied(f"{self.path}: opened read-only")
         return self._lmdb
@@ -333,12 +344,14 @@ class Env:
 
     def _give_lock_to_owner(self) -> None:
         """Where root has created lock.mdb, give it to the owner of the data, who could not open the environment else."""
-        data, lock = os.fstat(self.file.fd), self.path / "lock.mdb"
+        data, lock = self.file.status(), self.path / "lock.mdb"
         if os.geteuid() == 0 and lock.exists() and lock.stat().st_uid != data.st_uid:
             with suppress(OSError):  # on a read-only filesystem there is nothing to give
                 os.chown(lock, data.st_uid, data.st_gid)  # by name: opening lock.mdb ourselves would cost us LMDB's locks
 
-    def _require_own_process(self) -> None:
+    def _require_usable(self) -> None:
+        if self._users <= 0:
+            raise Closed(f"{self.path}: the environment is closed")
         if self._pid != os.getpid():
             raise EnvironmentFailure(f"{self.path}: opened before a fork; open it in the process that uses it")
 
@@ -392,7 +405,7 @@ class Env:
             self._holds.remove(txnid)
 
     def _publish(self, txnid: int) -> None:
-        if self._users and self._pid == os.getpid():  # else it is closed, and the slot given back; or it is our parent's
+        if self._users > 0 and self._pid == os.getpid():  # else it is closed, and the slot given back; or it is our parent's
             self._table.hold(txnid)
 
     def _begin_read(self, environment: lmdb.Environment) -> lmdb.Transaction[bytes]:

@@ -12,6 +12,7 @@ import lmdb
 
 from cowfs.errors import (
     AccessDenied,
+    Closed,
     CorruptDatabase,
     CowfsError,
     DiskFull,
@@ -22,12 +23,15 @@ from cowfs.errors import (
 )
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = "closed/deleted/dropped"  # py-lmdb's words for an object that may not be used any more
 _ALMOST_FULL = 1 << 20  # bytes: LMDB reports a write that a full disk cut short as EIO
 
 
 def domain_error(error: lmdb.Error | OSError, path: Path) -> CowfsError:
     """Return the error of cowfs that says what ``error`` means for the environment in ``path``."""
     text = str(error).removeprefix(f"{path}: ")
+    if _CLOSED in text:
+        return Closed(f"{path}: closed, or its transaction has ended")
     if isinstance(error, lmdb.ReadersFullError):
         return ReadersFull(f"{path}: all reader slots are taken by running processes; end a mount or a reader")
     if isinstance(error, lmdb.MapFullError | lmdb.DiskError) or _no_room(error, path):

@@ -6,8 +6,8 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
-from cowfs.errors import EnvironmentFailure
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.layout import Root
 from cowfs.pages.locktable import IDLE
@@ -74,19 +74,17 @@ class Hold(TreeReader):
 
     def close(self) -> None:
         """Let the root go; closing twice does nothing. What was read from it stays valid: it was copied."""
-        self.file = _released
+        self.file = _RELEASED
         self._release()
 
 
 class _Released(DataFile):
-    """What a closed ``Hold`` reads from: its root may be gone, so nothing."""
+    """What a closed ``Hold`` reads from: its root may be gone, so everything raises ``Closed``."""
 
     def __init__(self) -> None:
-        self.fd = -1
+        self.path = Path("this reader of a commit")
         self.page_size = 0
-
-    def pread(self, count: int, offset: int) -> bytes:
-        raise EnvironmentFailure("the root of this reader was let go: it is closed")
+        self.close()
 
 
-_released = _Released()
+_RELEASED = _Released()

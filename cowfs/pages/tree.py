@@ -173,6 +173,7 @@ class TreeReader:
 
     def record(self, name: bytes) -> TreeRecord | None:
         """Return the record of the database ``name`` (b"" is the main tree); None when there is none."""
+        self.file.require_open()  # here, for what follows may find all that it wants in what is kept
         if name == b"":
             return self.root.main
         if name not in self._records:
@@ -372,6 +373,7 @@ class TreeReader:
                 branch = self._keep(pgno, page)
             children = chosen(branch)
             pending.extend((child, depth + 1) for child in (children if reverse else reversed(children)))
+        self.file.require_open()  # or a walk that was begun before would seem complete
 
     def _keep(self, pgno: int, page: bytes) -> Branch:
         branch = parse_branch(page, pgno, self.root.last_pgno)

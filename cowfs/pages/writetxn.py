@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import lmdb
 
-from cowfs.errors import EnvironmentFailure
+from cowfs.errors import Closed, EnvironmentFailure
 from cowfs.pages.failure import domain_error, translated
 from cowfs.pages.reader import Reader
 from cowfs.pages.vetting import MAIN, Vetting
@@ -23,7 +23,10 @@ _BYTES_OF_PAGE = 9  # as a power of two, for the smallest pages
 
 
 class WriteTxn(Reader):
-    """The write transaction, a ``Reader`` that sees what it wrote. ``txnid`` is the id that its commit will have."""
+    """The write transaction, a ``Reader`` that sees what it wrote. ``txnid`` is the id that its commit will have.
+
+    After ``commit`` or ``abort``, which the end of the block of ``Env.write`` does, all else raises ``Closed``.
+    """
 
     def __init__(self, env: Env, raw: lmdb.Transaction[bytes], vetting: Vetting) -> None:
         self.txnid = raw.id()
@@ -103,6 +106,7 @@ class WriteTxn(Reader):
 
     def create(self, names: Iterable[bytes]) -> None:
         """Create the named databases that are not there yet; needed once before anything is put into them."""
+        self._require_open()
         with translated(self._env.path):
             for name in names:
                 self._vetting.create(name)
@@ -154,7 +158,12 @@ class WriteTxn(Reader):
             self._raw.abort()
             self._vetting.end(self.txnid - 1)
 
+    def _require_open(self) -> None:
+        if self._ended:
+            raise Closed(f"{self._env.path}: the write transaction has ended")
+
     def _handle(self, name: bytes) -> lmdb._Database | None:
+        self._require_open()
         handle = self._opened.get(name) or self._env.handles.get(name)
         if handle is None:
             self._vetting.key(MAIN, name)

@@ -1,7 +1,8 @@
 """``Db``: the database at one commit, as an immutable value.
 
 It works over any ``Reader``, so the newest commit and one from long ago are read alike. A Db holds its root until it is
-closed or dropped; what was read from it stays.
+closed or dropped; what was read from it stays, an iterator of it does not. A Db that was closed still knows which commit it
+is of (txid, txnid, format, state); all else, also an iterator that had begun, raises ``Closed``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from datetime import datetime
 from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
-from cowfs.errors import InputError, NotADatabase, NotFound
+from cowfs.errors import Closed, InputError, NotADatabase, NotFound
 from cowfs.pages.reader import Reader
 from cowfs.store import columns, documents, names, touched
 from cowfs.store.datom import Datom
@@ -41,6 +42,7 @@ from cowfs.store.values import MAX_ENTITY, describe
 
 Index = Literal["eav", "ave"]
 Lookup = int | Sequence[Any]
+T = TypeVar("T")
 
 _END: Final = 2**64
 
@@ -57,7 +59,8 @@ class Db:
     ) -> None:
         self._close = weakref.finalize(self, closer or _nothing)
         self._close.atexit = False
-        self.reader: Final = reader
+        self._closed = False
+        self._reader = reader
         self.txnid: Final = txnid
         self.format: Final = read_format(reader)
         self.state: Final[State] = read_state(reader)
@@ -72,28 +75,38 @@ class Db:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Db txid={self.txid} datoms={self.datom_count}>"
+        return f"<Db txid={self.txid} datoms={self.state.datoms}{' closed' if self._closed else ''}>"
 
     def close(self) -> None:
         """Let the root go; closing twice does nothing."""
+        self._closed = True
         self._close()
+
+    @property
+    def reader(self) -> Reader:
+        """What reads the root. Everything that reads goes through here, and so finds out when the Db is closed."""
+        self._require_open()
+        return self._reader
 
     # -- facts about the whole -----------------------------------------------------------------------------------
 
     @property
     def instant(self) -> datetime | None:
         """When the last transaction was; None in a store that has had none, as older ones began."""
+        self._require_open()
         return instant_of(self.state.instant) if self.state.txid else None
 
     @property
     def datom_count(self) -> int:
         """How many datoms there are."""
+        self._require_open()
         return self.state.datoms
 
-    @cached_property
+    @property
     def schema(self) -> Schema:
         """The attributes, by name."""
-        return read_schema(self.reader, self.format) if self._given_schema is None else self._given_schema
+        self._require_open()
+        return self._schema
 
     def attribute(self, name: str) -> Attribute:
         """Return the attribute with that name. Raises ``NotFound``."""
@@ -164,9 +177,10 @@ class Db:
         return self._decoded(r for r in found if first <= r.encoding and (last is None or r.encoding < last))
 
     def entities(self, start: int = 1, stop: int | None = None) -> Iterator[int]:
-        """Yield the entities that have datoms, in order: those with start <= e < stop."""
+        """Return the entities that have datoms, in order: those with start <= e < stop."""
         end = None if stop is None else number_key(stop)
-        return (int.from_bytes(e, "big") for e in self.reader.prefixes(EAV, ENTITY_SIZE, number_key(start), end))
+        found = self.reader.prefixes(EAV, ENTITY_SIZE, number_key(start), end)
+        return self._while_open(int.from_bytes(e, "big") for e in found)
 
     # -- entities ------------------------------------------------------------------------------------------------
 
@@ -175,6 +189,7 @@ class Db:
 
         An id is returned as it is. Raises ``NotFound`` for an unknown attribute, ``InputError`` for one that is not unique.
         """
+        self._require_open()
         if isinstance(lookup, int) and not isinstance(lookup, bool):
             return int(lookup)
         if not isinstance(lookup, list | tuple) or len(lookup) != 2:
@@ -206,26 +221,43 @@ class Db:
         return Pull(self.reader, self.schema).pull(pattern, number)
 
     def export(self) -> Iterator[dict[str, Any]]:
-        """Yield every entity as ``entity_json`` does; transacted into an empty store with this schema they make it again."""
-        for _e, records in groupby(eav_records(self.reader), key=attrgetter("e")):
-            document = documents.json_document(list(records), self.schema)
-            if document is not None:
-                yield document
+        """Return each entity as ``entity_json`` does: transacted into an empty store with this schema they make it again."""
+        groups = groupby(eav_records(self.reader), key=attrgetter("e"))
+        found = (documents.json_document(list(records), self.schema) for _e, records in groups)
+        return self._while_open(document for document in found if document is not None)
 
     # -- the log -------------------------------------------------------------------------------------------------
 
     def log(self, txid: int) -> TxRow | None:
         """Return what transaction ``txid`` did; None when there is no such transaction in this root."""
+        self._require_open()
         row = self.reader.get(LOG, number_key(txid)) if 0 < txid < _END else None
         return None if row is None else parse_row(txid, row, self.schema.by_key)
 
     def transactions(self, start: int = 0, stop: int | None = None, *, reverse: bool = False) -> Iterator[TxRow]:
-        """Yield the transactions with start <= txid < stop, the oldest first, or the newest."""
+        """Return the transactions with start <= txid < stop, the oldest first, or the newest."""
         end = None if stop is None else number_key(stop)
-        for key, row in self.reader.scan(LOG, number_key(start), end, reverse=reverse):
-            yield parse_row(int.from_bytes(key[:TX_SIZE], "big"), row, self.schema.by_key)
+        rows = self.reader.scan(LOG, number_key(start), end, reverse=reverse)
+        by_key = self.schema.by_key
+        return self._while_open(parse_row(int.from_bytes(key[:TX_SIZE], "big"), row, by_key) for key, row in rows)
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _schema(self) -> Schema:
+        return read_schema(self._reader, self.format) if self._given_schema is None else self._given_schema
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Closed(f"the Db of commit {self.txid} is closed")
+
+    def _while_open(self, found: Iterator[T]) -> Iterator[T]:
+        """Yield what is found as long as the Db is open: after that an end would look like the end of all."""
+        self._require_open()
+        for item in found:
+            yield item
+            if self._closed:
+                self._require_open()
 
     def _attributes_of(self, entity: Lookup) -> list[Record]:
         key = self._entity_key(entity)
@@ -240,6 +272,8 @@ class Db:
         for e, aid, encoding, tx in records:
             name = names_by_key.get(aid) or documents.attribute_of(self.schema.by_key, aid, e).name
             yield Datom(e, name, decode(encoding), tx)
+            if self._closed:
+                self._require_open()
 
 
 def store_at(reader: Reader, txnid: int) -> Db | None:

@@ -13,8 +13,9 @@ from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from weakref import WeakSet
 
-from cowfs.errors import InputError, NotADatabase, NotFound, PlaceError, UnsupportedFormat
+from cowfs.errors import Closed, InputError, NotADatabase, NotFound, PlaceError, UnsupportedFormat
 from cowfs.pages.env import Env
 from cowfs.pages.reader import Reader
 from cowfs.pages.writetxn import WriteTxn
@@ -50,11 +51,14 @@ class Store:
     """An open store. Get one with ``open``, ``Store.open`` or ``Store.create``; close it when done.
 
     ``env`` is the environment below it. With durability "sync" a transaction that has returned is on disk; with "none" the
-    machine may lose, or on a power failure damage, what it has not written yet.
+    machine may lose, or on a power failure damage, what it has not written yet. After ``close`` everything raises
+    ``Closed``, also what was got from the store.
     """
 
     def __init__(self, env: Env) -> None:
-        self.env = env
+        self._env: Env | None = env
+        self._path = env.path
+        self._dbs: WeakSet[Db] = WeakSet()
         self._basis: Basis | None = None
         with env.hold() as hold:
             self._read_basis(hold)
@@ -103,14 +107,25 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the store. Every Db of it should be closed before."""
-        self.env.close()
+        """Close the store, and every Db of it; closing twice does nothing."""
+        env, self._env = self._env, None
+        if env is not None:
+            for db in list(self._dbs):
+                db.close()
+            env.close()
+
+    @property
+    def env(self) -> Env:
+        """The environment below the store."""
+        if self._env is None:
+            raise Closed(f"{self._path}: the store is closed")
+        return self._env
 
     def db(self) -> Db:
         """Return the newest commit as a value; it holds its root until it is closed or dropped."""
         hold = self.env.hold()
         try:
-            return Db(hold, hold.root.txnid, hold.close, schema=self._read_basis(hold).schema)
+            return self._handed_out(Db(hold, hold.root.txnid, hold.close, schema=self._read_basis(hold).schema))
         except BaseException:
             hold.close()
             raise
@@ -169,7 +184,7 @@ class Store:
             txnid = Timeline(self.env, newest).txnid(txid)
         hold = self.env.hold(txnid)
         try:
-            return Db(hold, txnid, hold.close)
+            return self._handed_out(Db(hold, txnid, hold.close))
         except BaseException:
             hold.close()
             raise
@@ -273,6 +288,11 @@ class Store:
         return self._write(remove, Keeper(self.env.file.page_size, without=name))
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _handed_out(self, db: Db) -> Db:
+        """Return ``db``, which is closed with the store."""
+        self._dbs.add(db)
+        return db
 
     def _write(self, work: Callable[[WriteTxn], T], keeper: Keeper | None = None) -> T:
         """Do ``work`` as one commit; ``fulldisk`` says what happens when there is no room."""

@@ -11,6 +11,7 @@ from typing import Any
 from cowfs.errors import CorruptDatabase, NotFound
 from cowfs.pages.env import Env
 from cowfs.pages.hold import Hold
+from cowfs.pages.record import Span
 from cowfs.store import clock, named
 from cowfs.store.chronology import Chronology
 from cowfs.store.encoding import instant_of, micros_of
@@ -25,6 +26,8 @@ _LOOKS = 100  # for the oldest commit, which a writer may give up meanwhile; mor
 class Timeline:
     """A value, like a Db: it reads through ``reader``, a hold of the newest commit of a store, and lives as long.
 
+    After that everything raises ``Closed``.
+
     What is asked in bytes is read from older commits, too: ``hold_timeline`` gives one with all of them held.
     """
 
@@ -33,7 +36,13 @@ class Timeline:
         self.reader = reader
         self._state: State = read_state(reader)
         self._offset = txid_of(reader.root.txnid, self._state) - reader.root.txnid  # of a txid above LMDB's id
-        self._span = env.roots.span(reader)
+        self._retained = env.roots.span(reader)
+
+    @property
+    def _span(self) -> Span:
+        """What is retained. Everything goes through here, and so finds out when the hold is closed."""
+        self.reader.file.require_open()
+        return self._retained
 
     @property
     def txnid_of_newest(self) -> int:

@@ -243,7 +243,7 @@ class Retained(History):
 
     def _line(self) -> Timeline:
         """Return what is retained as of the newest commit."""
-        if self._timeline.txnid_of_newest != self._newest.root.txnid:
+        if self._timeline.reader is not self._newest.hold:
             self._timeline = Timeline(self._env, self._newest.hold)
         return self._timeline
 

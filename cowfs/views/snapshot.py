@@ -15,7 +15,6 @@ The same files appear in three places with different inodes: below ``snapshots/<
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from functools import cached_property
@@ -54,7 +53,7 @@ class Snapshot:
         """Return when the commit was made; a foreign environment does not say, there the file's mtime must do."""
         if self.db is not None and self.db.instant is not None:
             return self.db.instant
-        return datetime.fromtimestamp(int(os.fstat(env.file.fd).st_mtime), timezone.utc)
+        return datetime.fromtimestamp(int(env.file.status().st_mtime), timezone.utc)
 
     @property
     def used(self) -> bool:
