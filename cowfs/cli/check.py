@@ -27,6 +27,7 @@ def check(database: Path, as_json: bool) -> None:
     with reading(database) as reader, progress_bar("pages", reader.root.pages) as progress:
         report = verify(reader, progress)
         for finding in report.findings:
+            reader.require_steady()
             findings.append(finding)
             if not as_json:
                 click.echo(finding)

@@ -16,6 +16,7 @@ from cowfs.cli.dating import describe_clock
 from cowfs.cli.table import shown
 from cowfs.errors import AccessDenied, InputError, NotADatabase, NotFound
 from cowfs.pages.env import Env
+from cowfs.pages.location import locate
 from cowfs.pages.reading import reading
 from cowfs.pages.tree import TreeReader
 from cowfs.store import clock, finding
@@ -97,7 +98,7 @@ def opened(database: Path, *, insist: bool = False, costs: bool = False) -> Iter
     ``insist`` raises ``AccessDenied`` where what is retained cannot be known; ``costs`` holds all that is retained, so that
     its bytes can be asked for. Raises what opening raises, ``NotADatabase`` only where there is no LMDB at all.
     """
-    alone = not os.path.exists(database / "lock.mdb")  # noqa: PTH110 - Path.exists raises without permission
+    alone = not locate(database).has_lock
     env = None if alone else _env(database, insist=insist)
     if env is None:
         with reading(database) as reader:
@@ -116,11 +117,17 @@ def opened(database: Path, *, insist: bool = False, costs: bool = False) -> Iter
 
 def _env(database: Path, *, insist: bool) -> Env | None:
     try:
-        return Env.open(database, readonly=True)
+        env = Env.open(database, readonly=True)
     except AccessDenied:
         if insist:
             raise
         return None
+    if env.guarded:
+        return env
+    env.close()
+    if insist:
+        raise AccessDenied(f"{database}: what is retained cannot be seen on a read-only filesystem")
+    return None
 
 
 def find(timeline: Timeline, text: str, now: datetime, hint: str) -> int:

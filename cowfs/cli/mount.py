@@ -14,6 +14,7 @@ from cowfs.cli.arguments import DATABASE
 from cowfs.errors import CowfsError
 from cowfs.mount import daemon, place
 from cowfs.pages.datafile import DataFile
+from cowfs.pages.location import locate
 
 _POINT = click.argument("mountpoint", type=click.Path(readable=False, path_type=Path))
 
@@ -50,6 +51,7 @@ def mount(
 
     DB is a cowfs database, or any other LMDB environment (then its images only).
     """
+    database = locate(database).path  # however it is spelled: it names the mount, and nothing may be mounted inside of it
     if foreground:
         chosen = daemon.MountOptions(keep, tuple(option for group in options for option in group.split(",") if option))
         _serve(database, mountpoint, chosen, ready_fd)

@@ -24,6 +24,7 @@ from cowfs.cli.history import (
 from cowfs.cli.table import print_lines
 from cowfs.mount import place
 from cowfs.pages.freelist import read_free_pages
+from cowfs.pages.location import locate
 from cowfs.store import clock
 from cowfs.store.db import Db
 from cowfs.store.values import instant_text
@@ -55,7 +56,7 @@ def _describe(database: Path, now: datetime) -> dict[str, Any]:
         history = describe(source, now)
         held = 0 if history is None else history["bytes"] // reader.root.page_size
         return {
-            "database": str(database.resolve()),
+            "database": str(locate(database).path.resolve()),
             **_store(source.db, reader.root.txnid),
             "size": {
                 "file_bytes": reader.file.size(),
@@ -66,7 +67,7 @@ def _describe(database: Path, now: datetime) -> dict[str, Any]:
             },
             "history": history,
             "readers": source.readers(),
-            "mounts": [str(mount.point) for mount in place.mounts_of(database)],
+            "mounts": [str(mount.point) for mount in place.mounts_of(locate(database).path)],
         }
 
 

@@ -20,6 +20,7 @@ from cowfs.mount import place, timeouts
 from cowfs.mount.filesystem import Filesystem
 from cowfs.mount.housekeeper import Housekeeper
 from cowfs.pages.env import Env
+from cowfs.pages.location import locate
 from cowfs.views.history import open_history
 from cowfs.views.tree import Tree
 
@@ -62,7 +63,7 @@ def serve(database: Path, point: Path, options: MountOptions, ready: Callable[[]
 def open_for_mount(database: Path) -> Env:
     """Open ``database``, for reading only where the user has no permission to write it.
 
-    Even then its lock.mdb must be writable: without a reader slot there nothing holds a commit against writers.
+    Even then its lock file must be writable: without a reader slot there nothing holds a commit against writers.
     """
     try:
         return Env.open(database)
@@ -71,9 +72,10 @@ def open_for_mount(database: Path) -> Env:
     try:
         return Env.open(database, readonly=True)
     except AccessDenied as error:
-        if not os.access(database / "data.mdb", os.R_OK) or os.access(database / "lock.mdb", os.W_OK):
+        where = locate(database)
+        if not os.access(where.data, os.R_OK) or os.access(where.lock, os.W_OK):
             raise
-        raise AccessDenied(f"{database}: no permission to write lock.mdb, which a mount needs to hold commits") from error
+        raise AccessDenied(f"{where.lock}: no permission to write it, which a mount needs to hold commits") from error
 
 
 def start(command: list[str], arguments: list[str], log_path: Path) -> None:

@@ -80,7 +80,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         self.walks = Walks(tree.history)
         self._tree = tree
         self._env = env
-        self._permissions = Permissions(env.file.fd, env.path)
+        self._permissions = Permissions(env.file.fd, env.directory)
         self._ready = ready
         self._processes = ProcessIds()
         self._handles = Handles(self.walks)
@@ -97,7 +97,7 @@ class Filesystem(FUSE):  # type: ignore[misc]  # fusepy has no types
         Where the options let others in, raise ``MountError`` when that would keep the mounting user out.
         """
         if "default_permissions" in options:
-            self._permissions = Permissions(self._env.file.fd, self._env.path, others=True)
+            self._permissions = Permissions(self._env.file.fd, self._env.directory, others=True)
             self._permissions.require_self()
         operations = SimpleNamespace(
             **dict.fromkeys(_READING + _CHANGING, True), use_ns=True, flag_nullpath_ok=1, flag_nopath=1

@@ -33,7 +33,6 @@ from cowfs.errors import (
     DatabaseError,
     EnvironmentFailure,
     InputError,
-    NotADatabase,
     PlaceError,
     ReadersFull,
 )
@@ -43,6 +42,7 @@ from cowfs.pages.freelist import read_free_pages
 from cowfs.pages.hold import Hold, Holds
 from cowfs.pages.keeper import Keeper
 from cowfs.pages.layout import MAX_TXNID, Root
+from cowfs.pages.location import Location, locate
 from cowfs.pages.locktable import IDLE, PIN, LockTable, sync_directory
 from cowfs.pages.roots import Roots
 from cowfs.pages.tree import TreeReader
@@ -58,22 +58,31 @@ _EVICT_EVERY = 5.0  # seconds between looks for reader slots whose process died:
 
 
 class Env:
-    """An open environment. Get one with ``Env.open`` or ``Env.create``; close it as often as it was got."""
+    """An open environment. Get one with ``Env.open`` or ``Env.create``; close it as often as it was got.
+
+    ``directory`` is where the data file lies; ``guarded`` says whether what is held is safe from writers, which it is not on
+    a read-only filesystem, where no slots can be had.
+    """
 
     _open: dict[tuple[int, int], Env] = {}  # noqa: RUF012 - the registry of the process, by rule 1
     _registry_lock = threading.RLock()
 
-    def __init__(self, path: Path, *, readonly: bool, durable: bool) -> None:
-        self.path = path
+    def __init__(self, location: Location, *, readonly: bool, durable: bool) -> None:
+        self.path = location.path
+        self.directory = location.data.parent
         self.readonly = readonly
         self.durable = durable
-        self.file = DataFile(path)
+        self.file = DataFile(location.path)
+        self._location = location
+        self._named = self.file.path.absolute()  # whatever the working directory will be
+        self._identity = _identity(self.file.status())
         self._users = 1
         self._pid = os.getpid()
         self.handles: dict[bytes, lmdb._Database] = {}  # of the named databases, for write transactions
-        self._inode = self.file.status().st_ino
         self._evicted = 0.0
-        self._table = LockTable(path)
+        self.guarded = False
+        self._table = LockTable(location.lock)
+        self._other_tables = [LockTable(lock) for lock in location.other_locks] if readonly else []
         self._vetting = Vetting(self.file)
         try:
             require_whole(self.file)
@@ -96,23 +105,21 @@ class Env:
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool = False, durable: bool = True) -> Env:
-        """Open the environment in directory ``path``, or share the one that this process has open there.
+        """Open the environment ``path``, or share the one that this process has open there.
 
+        It is a directory with a data.mdb, or a data file: ``locate`` says which lock file goes with it.
         ``durable=False`` commits without fsync: a machine that loses power may lose or damage what was not yet written.
         Raises ``NotADatabase``, ``CorruptDatabase``, ``UnsupportedFormat``, ``AccessDenied``.
         """
-        if os.path.lexists(path) and not os.path.isdir(path):  # noqa: PTH112 - Path's own raise without permission
-            raise NotADatabase(f"{path}: not a directory (a database is a directory with data.mdb)")
         with cls._registry_lock:
             with DataFile(path) as file:
-                status = file.status()
-            key = (status.st_dev, status.st_ino)
+                key = _identity(file.status())
             env = cls._open.get(key)
             if env is None:
-                env = cls._open[key] = cls(path, readonly=readonly, durable=durable)
+                env = cls._open[key] = cls(locate(path), readonly=readonly, durable=durable)
                 return env
             env._require_usable()
-            if (env.readonly and not readonly) or env.durable != durable:
+            if not readonly and (env.readonly or env.durable != durable):
                 raise InputError(f"{path}: already open in this process, read-only or with another durability")
             env._users += 1
             return env
@@ -185,7 +192,7 @@ class Env:
         """
         self._require_usable()
         try:
-            in_place = os.stat(self.file.path).st_ino == self._inode  # noqa: PTH116 - at every request
+            in_place = _identity(os.stat(self._named)) == self._identity  # noqa: PTH116 - at every request
         except OSError:
             in_place = False
         if not in_place:
@@ -237,7 +244,7 @@ class Env:
         """Wait until nobody writes; raise ``Busy`` after ``patience`` seconds. For who must not wait for another process."""
         self._require_usable()
         until = time.monotonic() + patience
-        while self._guarded and self._table.writing():
+        while self.guarded and self._table.writing():
             if time.monotonic() > until:
                 raise Busy(f"{self.path}: somebody else is writing; try again")
             time.sleep(_SHORTLY)
@@ -275,6 +282,7 @@ class Env:
             self._table.guard(self.file.newest_txnid, _MAX_READERS)
             return lmdb.open(
                 os.fsencode(self.path),
+                subdir=self._location.is_directory,
                 map_size=max(_MAP_SIZE, self.file.newest_root().map_size),
                 create=False,
                 sync=self.durable,
@@ -287,10 +295,12 @@ class Env:
         """Find the table of readers. Where LMDB has it open a transaction for reading must appear in it."""
         with translated(self.path):
             if self._lmdb is None:
-                self._guarded = self._table.share(self.file.newest_txnid, _MAX_READERS)
+                tables = [self._table, *self._other_tables]
+                shared = [table.share(self.file.newest_txnid, _MAX_READERS) for table in tables]
+                self.guarded = all(shared)
             else:
                 raw = self._begin_read(self._lmdb)
-                self._guarded = self._table.attach(os.getpid(), raw.id())
+                self.guarded = self._table.attach(os.getpid(), raw.id())
                 raw.abort()
 
     def _settle(self) -> None:
@@ -306,7 +316,8 @@ class Env:
     def _close(self) -> None:
         if self._lmdb is not None:
             self._lmdb.close()
-        self._table.close()  # after LMDB: closing it drops LMDB's locks
+        for table in (self._table, *self._other_tables):  # after LMDB: closing it drops LMDB's locks
+            table.close()
         self._vetting.close()
         self.file.close()
 
@@ -344,7 +355,7 @@ class Env:
 
     def _give_lock_to_owner(self) -> None:
         """Where root has created lock.mdb, give it to the owner of the data, who could not open the environment else."""
-        data, lock = self.file.status(), self.path / "lock.mdb"
+        data, lock = self.file.status(), self._location.lock
         if os.geteuid() == 0 and lock.exists() and lock.stat().st_uid != data.st_uid:
             with suppress(OSError):  # on a read-only filesystem there is nothing to give
                 os.chown(lock, data.st_uid, data.st_gid)  # by name: opening lock.mdb ourselves would cost us LMDB's locks
@@ -370,7 +381,7 @@ class Env:
 
     def _capture(self) -> Hold | None:
         """Hold the commit that the table announces and read its meta page; None when a writer was too fast for that."""
-        if not self._guarded:  # LMDB runs without a table of readers: nothing can be held
+        if not self.guarded:  # LMDB runs without a table of readers: nothing can be held
             return Hold(self.file, self.file.newest_root(), _nothing)
         announced = self._table.newest_txnid()
         meta = self.file.meta_pages().parsed[announced & 1]
@@ -401,12 +412,13 @@ class Env:
             claim()
 
     def _remove_hold(self, txnid: int) -> None:
-        if self._guarded:
+        if self.guarded:
             self._holds.remove(txnid)
 
     def _publish(self, txnid: int) -> None:
         if self._users > 0 and self._pid == os.getpid():  # else it is closed, and the slot given back; or it is our parent's
-            self._table.hold(txnid)
+            for table in (self._table, *self._other_tables):
+                table.hold(txnid)
 
     def _begin_read(self, environment: lmdb.Environment) -> lmdb.Transaction[bytes]:
         try:
@@ -414,6 +426,10 @@ class Env:
         except lmdb.ReadersFullError:
             environment.reader_check()  # frees the slots of processes that died
             return environment.begin()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _nothing() -> None:

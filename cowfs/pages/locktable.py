@@ -62,6 +62,7 @@ _COUNT: Final = _TXNID + 8
 _WRITER_MUTEX: Final = -(-(_COUNT + 4) // _CACHE_LINE) * _CACHE_LINE
 _SLOTS: Final = _WRITER_MUTEX + _CACHE_LINE
 
+
 _libc = ctypes.CDLL(None)
 _PTHREAD_PROCESS_SHARED: Final = 1
 _PTHREAD_MUTEX_ROBUST: Final = 1
@@ -92,17 +93,19 @@ class Pin(NamedTuple):
 
 
 class LockTable:
-    """The lock.mdb in the directory of an environment.
+    """The lock file of an environment.
 
     To write: ``guard`` it, open LMDB, ``attach``; ``close`` it after LMDB. To read LMDB is not needed: ``share`` it.
     """
 
     _kept: dict[tuple[int, int], int] = {}  # noqa: RUF012 - descriptors that may not be closed in this process, by rule 1
+    _abandoned: list[mmap.mmap | None] = []  # noqa: RUF012 - and maps: Python closes a descriptor with each
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "lock.mdb"
-        self._directory = directory
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._fd = -1
+        self._identity = 0, 0
+        self._shared = False  # without LMDB
         self._refused: OSError | None = None  # why it could not be opened
         self._map: mmap.mmap | None = None
         self._words = memoryview(b"").cast("Q")
@@ -117,10 +120,9 @@ class LockTable:
     def guard(self, newest_txnid: Callable[[], int], slots: int) -> None:
         """Take part in the locks before LMDB does; as the first of all begin the table anew, with room for ``slots``.
 
-        ``newest_txnid`` reads the id of the newest commit. Does nothing where there is no lock.mdb yet, or where it cannot
-        be written.
+        ``newest_txnid`` reads the id of the newest commit. Does nothing where the lock file cannot be written.
         """
-        self._open()
+        self._open(os.O_CREAT)
         if self._fd < 0:
             return
         if _lock(self._fd, fcntl.F_WRLCK, 0, wait=False):
@@ -132,19 +134,29 @@ class LockTable:
     def share(self, newest_txnid: Callable[[], int], slots: int) -> bool:
         """Take part in the table without LMDB, to hold roots that are read; begin it where there is none.
 
-        False on a read-only filesystem, where there is none and nobody writes. Raises ``AccessDenied``, and
-        ``UnsupportedFormat`` when the table is not laid out as we know it.
+        False on a read-only filesystem, where nothing can be held. Raises ``AccessDenied``, ``EnvironmentFailure`` when LMDB
+        has the environment open in this process, and ``UnsupportedFormat`` when the table is not laid out as we know it.
         """
         self._open(os.O_CREAT)
         if self._fd < 0 and self._refused is not None:
             if self._refused.errno == errno.EROFS:
                 return False
-            raise AccessDenied(f"{self._directory}: no permission to hold a commit (lock.mdb: {self._refused.strerror})")
+            raise AccessDenied(f"{self.path}: no permission to hold a commit there ({self._refused.strerror})")
+        self._shared = True
+        if self._foreign_maps():
+            raise EnvironmentFailure(f"{self.path}: already open in this process")
         self.guard(newest_txnid, slots)
         self._remap()
         if self._map is None or _HEADER.unpack_from(self._map) != (MAGIC, _FORMAT):
-            raise UnsupportedFormat(f"{self._path}: this LMDB keeps its reader slots in a way that cowfs does not know")
+            raise UnsupportedFormat(f"{self.path}: this LMDB keeps its reader slots in a way that cowfs does not know")
         return True
+
+    def in_use(self) -> bool:
+        """Whether somebody has the environment open with this lock file, which is there; for a table that is not open."""
+        self._open()
+        used = self._fd >= 0 and _locked(self._fd, 0)
+        self.keep()  # it may be this process that has it open, without us
+        return used
 
     def keep(self) -> None:
         """Keep the descriptor for the next attempt: LMDB could not open, perhaps since this process has it open already."""
@@ -152,7 +164,7 @@ class LockTable:
             self._unmap()
             _lock(self._fd, fcntl.F_UNLCK, 0, wait=False)
             _lock(self._fd, fcntl.F_UNLCK, PIN, wait=False)
-            self._kept[_identity(self._fd)] = self._fd
+            self._kept[self._identity] = self._fd
             self._fd = -1
 
     def attach(self, pid: int, txnid: int) -> bool:
@@ -168,7 +180,7 @@ class LockTable:
         _lock(self._fd, fcntl.F_RDLCK, PIN, wait=True)
         self._remap()
         if not any(slot.process == pid and slot.txnid == txnid for slot in self.slots()):
-            raise UnsupportedFormat(f"{self._path}: this LMDB keeps its reader slots in a way that cowfs does not know")
+            raise UnsupportedFormat(f"{self.path}: this LMDB keeps its reader slots in a way that cowfs does not know")
         return True
 
     def close(self) -> None:
@@ -177,10 +189,14 @@ class LockTable:
             if self._slot(self._own_index).thread == os.getpid():  # else it belongs to the process that we were forked from
                 self._halves[self._half(self._own_index)] = 0
             self._own_index = -1
+        if self._shared and self._foreign_maps():
+            self._abandoned.append(self._map)
+            self._map = None
+            self.keep()
         self._unmap()
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            descriptor, self._fd = self._fd, -1
+            os.close(descriptor)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -246,7 +262,7 @@ class LockTable:
         """Put the table, with the pin and the file's name, on disk."""
         if self._map is not None:
             self._map.flush()
-            sync_directory(self._directory)
+            sync_directory(self.path.parent)
 
     # -- the slot of this process --------------------------------------------------------------------------------
 
@@ -284,14 +300,15 @@ class LockTable:
             return
         try:
             with suppress(FileNotFoundError):
-                status = self._path.stat()
+                status = self.path.stat()
                 self._fd = self._kept.pop((status.st_dev, status.st_ino), -1)
             if self._fd < 0:
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | create, 0o644)
+                self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | create, 0o644)
+            self._identity = _identity(self._fd)
         except OSError as error:
             self._refused = error
             if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
-                raise EnvironmentFailure(f"{self._path}: {error.strerror}") from error
+                raise EnvironmentFailure(f"{self.path}: {error.strerror}") from error
 
     def _begin_anew(self, newest_txnid: int, slots: int) -> None:
         """Do what LMDB's first opener does, but keep the pin. Nobody else has the environment open."""
@@ -309,6 +326,15 @@ class LockTable:
                 self._halves[self._half(index)] = 0
         self._halves[_COUNT // 4] = 0 if pin is None else self._pin_index + 1
         _HEADER.pack_into(self._map, 0, MAGIC, _FORMAT)
+
+    def _foreign_maps(self) -> bool:
+        """Whether LMDB has the file open in this process, without us: then its locks would drop with our descriptor."""
+        device, inode = self._identity
+        named = f" {os.major(device):02x}:{os.minor(device):02x} {inode} "
+        ending = f" {os.path.realpath(self.path)}\n"  # some filesystems show another device there
+        with open("/proc/self/maps", errors="surrogateescape") as maps:
+            count = sum(named in line or line.endswith(ending) for line in maps)
+        return count > (self._map is not None)
 
     def _remap(self) -> None:
         self._unmap()
@@ -346,7 +372,7 @@ class LockTable:
             if self._halves[self._half(index)] == 0:
                 return index
         if count >= self._capacity:
-            raise ReadersFull(f"{self._directory}: all reader slots are taken by running processes; end a mount or a reader")
+            raise ReadersFull(f"{self.path}: all reader slots are taken by running processes; end a mount or a reader")
         return int(count)
 
     def _publish(self, index: int, txnid: int, process: int, thread: int, nonce: bytes) -> None:
@@ -367,7 +393,7 @@ class LockTable:
         if code == errno.EOWNERDEAD:
             code = _libc.pthread_mutex_consistent(mutex)
         if code:
-            raise EnvironmentFailure(f"{self._path}: the reader mutex cannot be had: {os.strerror(code)}")
+            raise EnvironmentFailure(f"{self.path}: the reader mutex cannot be had: {os.strerror(code)}")
         try:
             yield
         finally:

@@ -105,6 +105,9 @@ class TreeReader:
         self._branches: dict[int, Branch] = {}
         self._records: dict[bytes, TreeRecord | None] = {}
 
+    def require_steady(self) -> None:
+        """Raise ``Busy`` when the root may have changed: before damage is believed. One that is held never does."""
+
     # -- the Reader interface ------------------------------------------------------------------------------------
 
     def get(self, name: bytes, key: bytes) -> bytes | None:

@@ -119,7 +119,7 @@ def test_a_new_environment_needs_a_place_of_its_own(tmp_path: Path, env: Env) ->
     for place in (Path("/proc/nothing"), tmp_path / ("x" * 300)):
         with pytest.raises(EnvironmentFailure):
             Env.create(place)
-    with pytest.raises(NotADatabase, match="not a directory"):
+    with pytest.raises(NotADatabase, match="the file is empty"):
         Env.open(tmp_path / "file")
 
 

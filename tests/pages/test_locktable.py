@@ -204,7 +204,7 @@ def test_what_we_begin_anew_is_what_lmdb_begins(path: Path) -> None:
         expected = bytearray((path / "lock.mdb").read_bytes())
         other.kill()
     (path / "lock.mdb").write_bytes(garbage(_SLOTS + SLOTS * 64))
-    table = LockTable(path)
+    table = LockTable(path / "lock.mdb")
     table.guard(lambda: 11, SLOTS)
     table.close()
     content = (path / "lock.mdb").read_bytes()
@@ -383,7 +383,7 @@ def test_a_small_table_grows_when_nobody_uses_it(tmp_path: Path) -> None:
 
 
 def test_a_table_in_which_lmdb_does_not_read_is_refused(path: Path) -> None:
-    table = LockTable(path)
+    table = LockTable(path / "lock.mdb")
     table.guard(lambda: 11, SLOTS)
     with lmdb.open(str(path), lib_version=0) as plain, plain.begin() as raw:
         for pid, txnid in ((os.getpid(), raw.id() + 1), (os.getpid() + 1, raw.id())):

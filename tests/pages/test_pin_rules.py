@@ -608,7 +608,7 @@ def test_a_read_only_filesystem_has_no_table(path: Path) -> None:
         import sys
         from tests.pages.retained import *
         with Env.open(Path(sys.argv[1]), readonly=True, durable=False) as env:
-            assert not env._guarded
+            assert not env.guarded
             with env.hold() as hold:
                 print(env.readers(), list(env.roots.span(hold)), list(hold.scan(b"a", b"3", b"4"))[0][0])
             env.claim_pin()

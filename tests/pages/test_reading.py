@@ -45,4 +45,4 @@ def test_what_cannot_be_held_is_read_with_a_warning(
     monkeypatch.setattr(Env, "open", denied)
     with caplog.at_level(logging.WARNING), reading(path) as reader:
         assert reader.get(b"a", b"key") == b"value"
-    assert "what is read may change meanwhile" in caplog.text
+    assert "only while nobody writes it" in caplog.text

@@ -115,7 +115,7 @@ ARGUMENTS: dict[type, dict[str, tuple[Any, ...]]] = {
 APART = {
     Store: {"close", "create", "open"},
     Db: {"close"},
-    Hold: {"big_value_pgno", "close", "leaves", "scan_integers", "scan_tree", "value"},
+    Hold: {"big_value_pgno", "close", "leaves", "require_steady", "scan_integers", "scan_tree", "value"},
     WriteTxn: {"abort", "commit"},
     Env: {"close", "create", "open"},
     DataFile: {"close", "closed", "require_possible"},
