@@ -25,7 +25,7 @@ from cowfs.errors import (
     NotADatabase,
     UnsupportedFormat,
 )
-from cowfs.pages.layout import HEADER_SIZE, META_SIZE, PAGE_HEADER, Root
+from cowfs.pages.layout import HEADER_SIZE, META_SIZE, PAGE_HEADER, Root, raw_txnid
 from cowfs.pages.metapages import MetaPages, find_page_size, read_meta_pages, require_possible
 
 _PATIENCE = (0.0, 0.001, 0.01)  # seconds between looks at a meta page that contradicts itself
@@ -184,6 +184,10 @@ class DataFile:
         Raises ``DatabaseError`` when neither page is valid.
         """
         return self.settled_meta_pages().newest
+
+    def raw_txnids(self) -> tuple[int, int]:
+        """Return what both meta pages say is their transaction id, of which nothing is believed."""
+        return raw_txnid(self.pread(META_SIZE, 0)), raw_txnid(self.pread(META_SIZE, self.page_size))
 
     def newest_txnid(self) -> int:
         """Return the id of the newest commit as it is now: the cheapest look for news, for a file that was opened.

@@ -38,6 +38,7 @@ from cowfs.errors import (
 )
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.failure import domain_error, translated
+from cowfs.pages.filepair import FilePair, file_identity
 from cowfs.pages.freelist import read_free_pages
 from cowfs.pages.hold import Hold, Holds
 from cowfs.pages.keeper import Keeper
@@ -74,8 +75,6 @@ class Env:
         self.durable = durable
         self.file = DataFile(location.path)
         self._location = location
-        self._named = self.file.path.absolute()  # whatever the working directory will be
-        self._identity = _identity(self.file.status())
         self._users = 1
         self._pid = os.getpid()
         self.handles: dict[bytes, lmdb._Database] = {}  # of the named databases, for write transactions
@@ -83,6 +82,7 @@ class Env:
         self.guarded = False
         self._table = LockTable(location.lock)
         self._other_tables = [LockTable(lock) for lock in location.other_locks] if readonly else []
+        self._pair = FilePair(self.path, self.file, self._table)
         self._vetting = Vetting(self.file)
         try:
             require_whole(self.file)
@@ -113,7 +113,7 @@ class Env:
         """
         with cls._registry_lock:
             with DataFile(path) as file:
-                key = _identity(file.status())
+                key = file_identity(file.status())
             env = cls._open.get(key)
             if env is None:
                 env = cls._open[key] = cls(locate(path), readonly=readonly, durable=durable)
@@ -191,12 +191,7 @@ class Env:
         Raises ``EnvironmentFailure`` when another file has taken the place of the one that is open.
         """
         self._require_usable()
-        try:
-            in_place = _identity(os.stat(self._named)) == self._identity  # noqa: PTH116 - at every request
-        except OSError:
-            in_place = False
-        if not in_place:
-            raise EnvironmentFailure(f"{self.file.path}: removed or replaced since it was opened; open it again")
+        self._pair.require_data_in_place()
         return self.file.newest_txnid()
 
     def readers(self) -> list[tuple[int, int]]:
@@ -302,6 +297,8 @@ class Env:
                 raw = self._begin_read(self._lmdb)
                 self.guarded = self._table.attach(os.getpid(), raw.id())
                 raw.abort()
+        if self.guarded:
+            self._pair.require_match()
 
     def _settle(self) -> None:
         """Let LMDB see the last commit of a writer that was killed while it ended it.
@@ -343,15 +340,21 @@ class Env:
         environment = self._writable()
         with translated(self.path):
             raw = environment.begin(write=True)
-        txn = WriteTxn(self, raw, self._vetting)
-        pin = self._table.pin()
-        self._vetting.begin(txn.txnid, txn.txnid - 1 if pin is None else pin.txnid)
-        if txn.txnid > MAX_TXNID:
-            txn.abort()
-            raise CorruptDatabase(
-                f"{self.path}: no transaction ids are left above {txn.txnid - 1}, which no database reaches"
-            )
+        try:
+            self._require_writable_on(raw.id() - 1)
+            txn = WriteTxn(self, raw, self._vetting)
+            pin = self._table.pin()
+            self._vetting.begin(txn.txnid, txn.txnid - 1 if pin is None else pin.txnid)
+        except BaseException:
+            raw.abort()
+            raise
         return txn
+
+    def _require_writable_on(self, newest: int) -> None:
+        """Raise unless a transaction may follow the commit ``newest``, from which LMDB is about to go on."""
+        self._pair.require_base(newest)
+        if newest >= MAX_TXNID:
+            raise CorruptDatabase(f"{self.path}: no transaction ids are left above {newest}, which no database reaches")
 
     def _give_lock_to_owner(self) -> None:
         """Where root has created lock.mdb, give it to the owner of the data, who could not open the environment else."""
@@ -367,11 +370,13 @@ class Env:
             raise EnvironmentFailure(f"{self.path}: opened before a fork; open it in the process that uses it")
 
     def _hold_newest(self) -> Hold:
+        self._pair.require_in_place()
         for _ in range(_CAPTURES_BESIDE_WRITERS):
             hold = self._capture()
             if hold is not None:
                 return hold
         if self.readonly:
+            self._pair.require_match()
             raise EnvironmentFailure(f"{self.path}: written too fast to hold a commit; try again")
         with self._write_lock():  # a writer commits faster than we look: hold it off for one look
             hold = self._capture()
@@ -426,10 +431,6 @@ class Env:
         except lmdb.ReadersFullError:
             environment.reader_check()  # frees the slots of processes that died
             return environment.begin()
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
 
 
 def _nothing() -> None:

@@ -104,6 +104,7 @@ class LockTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = -1
+        self._name = os.fspath(path)
         self._identity = 0, 0
         self._shared = False  # without LMDB
         self._refused: OSError | None = None  # why it could not be opened
@@ -157,6 +158,16 @@ class LockTable:
         used = self._fd >= 0 and _locked(self._fd, 0)
         self.keep()  # it may be this process that has it open, without us
         return used
+
+    def in_place(self) -> bool:
+        """Whether the file still has its name: without it the next program that comes makes another, and sees no lock."""
+        if self._fd < 0:
+            return True
+        try:
+            status = os.stat(self._name)  # noqa: PTH116 - at every hold
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
 
     def keep(self) -> None:
         """Keep the descriptor for the next attempt: LMDB could not open, perhaps since this process has it open already."""

@@ -104,6 +104,7 @@ ARGUMENTS: dict[type, dict[str, tuple[Any, ...]]] = {
         "newest_txnid": (),
         "page": (2,),
         "pread": (1, 0),
+        "raw_txnids": (),
         "readinto": (memoryview(bytearray(1)), 0),
         "require_open": (),
         "settled_meta_pages": (),
