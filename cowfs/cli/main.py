@@ -70,6 +70,9 @@ class _Commands(click.Group):
         except click.BadParameter as error:
             click.echo(f"cowfs: {error.format_message()}", err=True)
             sys.exit(error.exit_code)
+        except MemoryError:
+            click.echo("cowfs: not enough memory (`ulimit -v` may limit it)", err=True)
+            sys.exit(1)
         except RecursionError:
             click.echo("cowfs: the JSON is nested too deeply", err=True)
             sys.exit(1)

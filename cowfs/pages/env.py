@@ -45,6 +45,7 @@ from cowfs.pages.keeper import Keeper
 from cowfs.pages.layout import MAX_TXNID, Root
 from cowfs.pages.location import Location, locate
 from cowfs.pages.locktable import IDLE, PIN, LockTable, sync_directory
+from cowfs.pages.mapsize import map_size
 from cowfs.pages.roots import Roots
 from cowfs.pages.tree import TreeReader
 from cowfs.pages.vetting import Vetting
@@ -278,13 +279,17 @@ class Env:
             return lmdb.open(
                 os.fsencode(self.path),
                 subdir=self._location.is_directory,
-                map_size=max(_MAP_SIZE, self.file.newest_root().map_size),
+                map_size=self._map_size(),
                 create=False,
                 sync=self.durable,
                 max_readers=_MAX_READERS,
                 max_dbs=_MAX_DATABASES,
                 lib_version=0,
             )
+
+    def _map_size(self) -> int:
+        root = self.file.newest_root()
+        return map_size(self.path, max(self.file.size(), root.pages * root.page_size), root.map_size)
 
     def _attach(self) -> None:
         """Find the table of readers. Where LMDB has it open a transaction for reading must appear in it."""

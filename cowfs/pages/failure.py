@@ -21,9 +21,11 @@ from cowfs.errors import (
     ReadersFull,
     UnsupportedFormat,
 )
+from cowfs.pages.mapsize import address_space_limit, limit_text
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = "closed/deleted/dropped"  # py-lmdb's words for an object that may not be used any more
+_MAP_TOO_SMALL = (lmdb.MapFullError, lmdb.MapResizedError, lmdb.MemoryError)
 _ALMOST_FULL = 1 << 20  # bytes: LMDB reports a write that a full disk cut short as EIO
 
 
@@ -34,6 +36,8 @@ def domain_error(error: lmdb.Error | OSError, path: Path) -> CowfsError:
         return Closed(f"{path}: closed, or its transaction has ended")
     if isinstance(error, lmdb.ReadersFullError):
         return ReadersFull(f"{path}: all reader slots are taken by running processes; end a mount or a reader")
+    if address_space_limit() is not None and (isinstance(error, _MAP_TOO_SMALL) or _says(text, errno.ENOMEM)):
+        return EnvironmentFailure(f"{path}: no address space left: {limit_text()}")
     if isinstance(error, lmdb.MapFullError | lmdb.DiskError) or _no_room(error, path):
         return DiskFull(f"{path}: no space left on the filesystem; nothing of this transaction was committed")
     if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError):
