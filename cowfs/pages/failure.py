@@ -31,7 +31,7 @@ _ALMOST_FULL = 1 << 20  # bytes: LMDB reports a write that a full disk cut short
 
 def domain_error(error: lmdb.Error | OSError, path: Path) -> CowfsError:
     """Return the error of cowfs that says what ``error`` means for the environment in ``path``."""
-    text = str(error).removeprefix(f"{path}: ")
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).removeprefix(f"{path}: ")
     if _CLOSED in text:
         return Closed(f"{path}: closed, or its transaction has ended")
     if isinstance(error, lmdb.ReadersFullError):
@@ -70,7 +70,10 @@ def _no_room(error: lmdb.Error | OSError, path: Path) -> bool:
         return True
     if not _says(text, errno.EIO):
         return False
-    room = os.statvfs(path)
+    try:
+        room = os.statvfs(path)
+    except OSError:
+        return False
     return room.f_bavail * room.f_frsize < _ALMOST_FULL
 
 

@@ -38,10 +38,12 @@ import random
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from cowfs.errors import AccessDenied, EnvironmentFailure, ReadersFull, UnsupportedFormat
+from cowfs.pages.failure import translated
 from cowfs.pages.layout import MAGIC
 
 PIN: Final = 0x7F_C0_DB_00
@@ -62,6 +64,8 @@ _COUNT: Final = _TXNID + 8
 _WRITER_MUTEX: Final = -(-(_COUNT + 4) // _CACHE_LINE) * _CACHE_LINE
 _SLOTS: Final = _WRITER_MUTEX + _CACHE_LINE
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _libc = ctypes.CDLL(None)
 _PTHREAD_PROCESS_SHARED: Final = 1
@@ -92,6 +96,17 @@ class Pin(NamedTuple):
     nonce: bytes
 
 
+def _as_ours(method: Callable[Concatenate[LockTable, _P], _R]) -> Callable[Concatenate[LockTable, _P], _R]:
+    """Raise what the operating system refuses inside of the method as the error of cowfs that it means."""
+
+    @wraps(method)
+    def translating(self: LockTable, /, *args: _P.args, **options: _P.kwargs) -> _R:
+        with translated(self.path):
+            return method(self, *args, **options)
+
+    return translating
+
+
 class LockTable:
     """The lock file of an environment.
 
@@ -118,6 +133,7 @@ class LockTable:
 
     # -- opening and closing -------------------------------------------------------------------------------------
 
+    @_as_ours
     def guard(self, newest_txnid: Callable[[], int], slots: int) -> None:
         """Take part in the locks before LMDB does; as the first of all begin the table anew, with room for ``slots``.
 
@@ -132,6 +148,7 @@ class LockTable:
         _lock(self._fd, fcntl.F_RDLCK, 0, wait=True)
         _lock(self._fd, fcntl.F_RDLCK, PIN, wait=True)
 
+    @_as_ours
     def share(self, newest_txnid: Callable[[], int], slots: int) -> bool:
         """Take part in the table without LMDB, to hold roots that are read; begin it where there is none.
 
@@ -152,6 +169,7 @@ class LockTable:
             raise UnsupportedFormat(f"{self.path}: this LMDB keeps its reader slots in a way that cowfs does not know")
         return True
 
+    @_as_ours
     def in_use(self) -> bool:
         """Whether somebody has the environment open with this lock file, which is there; for a table that is not open."""
         self._open()
@@ -169,6 +187,7 @@ class LockTable:
             return False
         return (status.st_dev, status.st_ino) == self._identity
 
+    @_as_ours
     def keep(self) -> None:
         """Keep the descriptor for the next attempt: LMDB could not open, perhaps since this process has it open already."""
         if self._fd >= 0:
@@ -178,6 +197,7 @@ class LockTable:
             self._kept[self._identity] = self._fd
             self._fd = -1
 
+    @_as_ours
     def attach(self, pid: int, txnid: int) -> bool:
         """Map the table that LMDB uses now, in which process ``pid`` has just begun to read ``txnid``.
 
@@ -194,6 +214,7 @@ class LockTable:
             raise UnsupportedFormat(f"{self.path}: this LMDB keeps its reader slots in a way that cowfs does not know")
         return True
 
+    @_as_ours
     def close(self) -> None:
         """Give the own slot back and close the file; only after LMDB has closed the environment."""
         if self._own_index >= 0:
@@ -269,6 +290,7 @@ class LockTable:
             if pin is not None and pin.txnid < txnid:
                 self._words[self._word(self._pin_index)] = txnid
 
+    @_as_ours
     def sync(self) -> None:
         """Put the table, with the pin and the file's name, on disk."""
         if self._map is not None:
@@ -285,6 +307,7 @@ class LockTable:
             self._claim_own(txnid)
         self._words[self._word(self._own_index)] = txnid
 
+    @_as_ours
     def evict_dead(self) -> None:
         """Free the slots of processes that have died: until then their roots are kept, and the file only grows."""
         for slot in list(self.slots()):
@@ -294,6 +317,7 @@ class LockTable:
                     if self._slot(slot.number).process == slot.process and not _locked(self._fd, slot.process):
                         self._halves[self._half(slot.number)] = 0
 
+    @_as_ours
     def _claim_own(self, txnid: int) -> None:
         while not self._own_process:
             process = random.choice(_OURS)  # noqa: S311 - it need not be unguessable, only free
@@ -319,12 +343,11 @@ class LockTable:
         except OSError as error:
             self._refused = error
             if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
-                raise EnvironmentFailure(f"{self.path}: {error.strerror}") from error
+                raise
 
     def _begin_anew(self, newest_txnid: int, slots: int) -> None:
         """Do what LMDB's first opener does, but keep the pin. Nobody else has the environment open."""
-        if os.fstat(self._fd).st_size < _SLOTS + slots * _SLOT.size:
-            os.ftruncate(self._fd, _SLOTS + slots * _SLOT.size)
+        _allocate(self._fd, max(os.fstat(self._fd).st_size, _SLOTS + slots * _SLOT.size))
         self._remap()
         assert self._map is not None  # noqa: S101 - just mapped
         known = _HEADER.unpack_from(self._map) == (MAGIC, _FORMAT)
@@ -415,6 +438,16 @@ class LockTable:
 def _identity(descriptor: int) -> tuple[int, int]:
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Make the file ``size`` bytes long, all of it with room on the disk: storing into a hole of a map may be a SIGBUS."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        os.ftruncate(descriptor, size)
 
 
 def _lock(descriptor: int, kind: int, byte: int, *, wait: bool) -> bool:

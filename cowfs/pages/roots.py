@@ -255,16 +255,16 @@ class Roots:
             if pin.txnid <= record.horizon < record.txnid:
                 return record
             if pin.txnid > record.horizon:
+                self._put_pin_on_disk()
                 self._tell(txn, Event("full", record.horizon, pin.txnid - 1))
             reader = TreeReader(self._file, parse_root(self._meta(newest)))
             return self._move(reader, record, max(pin.txnid, record.horizon))
         if pin is None or pin.txnid > newest or (record is not None and pin.txnid < newest):
             nonce = os.urandom(NONCE_SIZE)
             self._table.claim_pin(newest, nonce)
-            if self._durable:
-                self._table.sync()
         else:
             nonce = pin.nonce  # of somebody who has claimed it, and has not committed
+        self._put_pin_on_disk()
         if record is not None and record.horizon < newest:  # else nothing is lost, or this is a copy whose ids begin anew
             log.warning(
                 "somebody may have written this environment without keeping its history: commits %d to %d are given up",
@@ -273,6 +273,11 @@ class Roots:
             )
             self._tell(txn, Event("lost", record.horizon, newest - 1))
         return Record(nonce, newest, newest, newest, 0)
+
+    def _put_pin_on_disk(self) -> None:
+        """Put a pin on disk before pages are used again, or a record relies on it; its owner may have failed to."""
+        if self._durable:
+            self._table.sync()
 
     def _tell(self, txn: WriteTxn, event: Event) -> None:
         if self.keeper is not None:
