@@ -25,7 +25,7 @@ from cowfs.store.store import Store
 def init(
     database: Path, schema_file: Path | None, strict: bool, commits: int | None, age: int | None, size: int | None
 ) -> None:
-    """Make an empty database in the new (or empty) directory DB.
+    """Make an empty database in the new (or empty) directory DB, or finish one whose making was cut off.
 
     The bounds say how much of its history it keeps: a commit is given up when any of them is exceeded, by default 10,000
     commits, 7 days or 1 GiB. `cowfs retain` changes them.

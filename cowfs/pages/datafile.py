@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from cowfs.errors import (
@@ -27,6 +28,7 @@ from cowfs.errors import (
 )
 from cowfs.pages.layout import HEADER_SIZE, META_SIZE, PAGE_HEADER, Root, raw_txnid
 from cowfs.pages.metapages import MetaPages, find_page_size, read_meta_pages, require_possible
+from cowfs.pages.unfinished import is_unfinished
 
 _PATIENCE = (0.0, 0.001, 0.01)  # seconds between looks at a meta page that contradicts itself
 
@@ -67,7 +69,7 @@ class DataFile:
             self._descriptor = _Descriptor(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
         except FileNotFoundError:
             missing = "there is no data.mdb in it" if path.is_dir() else "no such file or directory"
-            raise NotADatabase(f"{path}: no database here, {missing}") from None
+            raise NotADatabase(f"{path}: no database here, {missing}{_how_to_finish(path)}") from None
         except PermissionError:
             raise AccessDenied(f"{self.path}: no permission to read it") from None
         except OSError as error:
@@ -76,6 +78,10 @@ class DataFile:
             self.page_size = self._find_page_size()
             self._looked = b"", b""  # the meta pages when the newest commit was last looked for
             self._newest = self.newest_root().txnid
+        except DatabaseError as error:
+            self.close()
+            error.args = (f"{error}{_how_to_finish(path)}",)
+            raise
         except BaseException:
             self.close()
             raise
@@ -222,3 +228,11 @@ class DataFile:
         if self.size() < page_size + META_SIZE:
             raise CorruptDatabase(f"{self.path}: missing, the file ends before it", 1)
         return page_size
+
+
+def _how_to_finish(path: Path) -> str:
+    """Return what to add to the error about ``path`` when it is a database whose making was cut off."""
+    with suppress(OSError):
+        if os.listdir(path) and is_unfinished(path):
+            return "; nothing was ever committed here, `cowfs init` makes it"
+    return ""

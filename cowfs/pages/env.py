@@ -33,25 +33,24 @@ from cowfs.errors import (
     DatabaseError,
     EnvironmentFailure,
     InputError,
-    PlaceError,
     ReadersFull,
 )
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.failure import domain_error, translated
+from cowfs.pages.failure import translated
 from cowfs.pages.filepair import FilePair, file_identity
 from cowfs.pages.freelist import read_free_pages
 from cowfs.pages.hold import Hold, Holds
 from cowfs.pages.keeper import Keeper
 from cowfs.pages.layout import MAX_TXNID, Root
 from cowfs.pages.location import Location, locate
-from cowfs.pages.locktable import IDLE, PIN, LockTable, sync_directory
+from cowfs.pages.locktable import IDLE, PIN, LockTable
+from cowfs.pages.making import make_environment
 from cowfs.pages.mapsize import map_size
 from cowfs.pages.roots import Roots
 from cowfs.pages.tree import TreeReader
 from cowfs.pages.vetting import Vetting
 from cowfs.pages.writetxn import WriteTxn
 
-_MAP_SIZE = 1 << 40
 _MAX_READERS = 510  # what the first opener fixes; 64 bytes each in lock.mdb
 _MAX_DATABASES = 32
 _CAPTURES_BESIDE_WRITERS = 64
@@ -127,24 +126,13 @@ class Env:
 
     @classmethod
     def create(cls, path: Path, *, durable: bool = True) -> Env:
-        """Make an empty environment in ``path``, a directory that does not exist yet or is empty, and ``open`` it."""
+        """Make an empty environment in ``path``, as ``make_environment`` does, and ``open`` it."""
+        made = make_environment(path, durable=durable)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise PlaceError(f"{path}: not empty, a new database needs a directory of its own")
-        except FileExistsError:
-            raise PlaceError(f"{path}: a file is in the way") from None
-        except NotADirectoryError:
-            raise PlaceError(f"{path}: its parent is not a directory") from None
-        except PermissionError:
-            raise AccessDenied(f"{path}: no permission to make a database there") from None
-        except OSError as error:
-            raise domain_error(error, path) from error
-        with translated(path):
-            lmdb.open(os.fsencode(path), map_size=_MAP_SIZE, max_readers=_MAX_READERS, lib_version=0).close()
-            for directory in (path, path.resolve().parent):
-                sync_directory(directory)
-        return cls.open(path, durable=durable)
+            return cls.open(path, durable=durable)
+        except BaseException:
+            made.undo()
+            raise
 
     def __enter__(self) -> Env:
         return self

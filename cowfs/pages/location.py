@@ -25,9 +25,8 @@ from typing import Final, NamedTuple
 
 from cowfs.errors import EnvironmentFailure
 from cowfs.pages.locktable import LockTable
+from cowfs.pages.unfinished import DATA_NAME, LOCK_NAME
 
-DATA_NAME: Final = "data.mdb"
-LOCK_NAME: Final = "lock.mdb"
 _LOCK_SUFFIX: Final = "-lock"
 _MAX_SYMLINKS: Final = 40  # as the kernel
 

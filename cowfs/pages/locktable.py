@@ -177,6 +177,21 @@ class LockTable:
         self.keep()  # it may be this process that has it open, without us
         return used
 
+    @_as_ours
+    def begin_alone(self) -> bool:
+        """Keep everybody from opening the environment until ``end_alone``; return whether nobody has. Makes the file."""
+        self._open(os.O_CREAT)
+        if self._fd < 0 and self._refused is not None:
+            raise self._refused
+        alone = _lock(self._fd, fcntl.F_WRLCK, 0, wait=False)
+        if not alone:
+            self.keep()  # it may be this process that has it open, without us
+        return alone
+
+    def end_alone(self) -> None:
+        """Let others open the environment."""
+        self.close()
+
     def in_place(self) -> bool:
         """Whether the file still has its name: without it the next program that comes makes another, and sees no lock."""
         if self._fd < 0:

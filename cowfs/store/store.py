@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 from cowfs.errors import Closed, InputError, NotADatabase, NotFound, PlaceError, UnsupportedFormat
 from cowfs.pages.env import Env
+from cowfs.pages.making import is_free, make_environment
 from cowfs.pages.reader import Reader
 from cowfs.pages.writetxn import WriteTxn
 from cowfs.store import changes, clock, fulldisk, named
@@ -75,16 +76,23 @@ class Store:
     ) -> Store:
         """Make an empty store in ``path``, a directory that does not exist yet or is empty, and open it.
 
+        One whose making was cut off is made as well; when it fails nothing is left behind.
         ``strict`` stores refuse attributes that are not in their schema; ``retention`` is how much of its history it keeps.
         Raises ``PlaceError``, ``SchemaError``.
         """
         attributes = changes.new_schema(schema or {})
-        env = Env.create(Path(path), durable=_durable(durability))
+        durable = _durable(durability)
+        made = make_environment(Path(path), durable=durable)
         try:
-            _begin(env, attributes, strict, retention)
-            return cls(env)
+            env = Env.open(Path(path), durable=durable)
+            try:
+                _begin(env, attributes, strict, retention)
+                return cls(env)
+            except BaseException:
+                env.close()
+                raise
         except BaseException:
-            env.close()
+            made.undo()
             raise
 
     @classmethod
@@ -331,39 +339,36 @@ class Store:
 def open_store(path: str | Path, schema: SchemaJson | None = None, durability: Durability = "sync") -> Store:
     """Open the store in directory ``path``, or create it when the directory does not exist or is empty.
 
+    What is left of a store whose making was cut off counts as nothing.
     ``schema`` is defined in it, as by ``Store.update_schema``. ``durability`` is "sync" (a transaction that has returned is
     on disk) or "none". Raises ``NotADatabase``, ``UnsupportedFormat``, ``SchemaError``, ``AccessDenied``.
     """
     place = Path(path)
-    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+    if is_free(place):
         try:
             return Store.create(place, schema, durability=durability)
         except PlaceError:
-            if not (place.is_dir() and any(place.iterdir())):  # else somebody else was faster
+            if is_free(place):  # else somebody else was faster
                 raise
-    env = Env.open(place, durable=_durable(durability))
+    store = Store.open(place, durability)
     try:
-        with env.hold() as hold:
-            begun = hold.root.main.entries > 0
-        if not begun:  # whoever made the environment has not come any further
-            _begin(env, [], strict=False, retention=DEFAULT_RETENTION)
-        store = Store(env)
         store.update_schema(schema or {})
     except BaseException:
-        env.close()
+        store.close()
         raise
     return store
 
 
 def _begin(env: Env, attributes: list[Attribute], strict: bool, retention: Retention) -> None:
-    """Make an environment without databases a store, unless somebody else did by now."""
+    """Make an environment without databases a store. Raises ``PlaceError`` when somebody else did by now."""
     with env.write() as txn:
         txn.create(DATABASES)
-        if txn.get(META, FORMAT_KEY) is None:
-            txn.put(META, FORMAT_KEY, Format(VERSION, strict).pack())
-            write_state(txn, next_state(txn, State()))
-            txn.put(META, RETENTION_KEY, retention.pack())
-            _put_attributes(txn, attributes)
+        if txn.get(META, FORMAT_KEY) is not None:
+            raise PlaceError(f"{env.path}: not empty, somebody else has just made a database there")
+        txn.put(META, FORMAT_KEY, Format(VERSION, strict).pack())
+        write_state(txn, next_state(txn, State()))
+        txn.put(META, RETENTION_KEY, retention.pack())
+        _put_attributes(txn, attributes)
 
 
 def _put_attributes(txn: WriteTxn, attributes: list[Attribute]) -> None:
