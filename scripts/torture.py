@@ -27,7 +27,7 @@ from tests.mounted import mounted
 
 _COPIES = 12
 _KILLS = 8
-_RACE = 60.0  # seconds
+_ROUNDS = 40  # of a race: about a minute
 
 Scene = Callable[[Path, int], str]
 
@@ -91,7 +91,7 @@ def _mount_kill(directory: Path, seed: int) -> str:
 
 
 def _race(scene: str, directory: Path, seed: int) -> str:
-    result = races.race(scene, directory, seed, _RACE)
+    result = races.race(scene, directory, seed, {"rounds": _ROUNDS})
     if result.violation:
         raise races.Violation(result.violation)
     return str(result)

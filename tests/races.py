@@ -2,9 +2,10 @@
 
 ``race`` plays a scene, which a process of its own directs: it never opens the store itself, but forks the processes that
 do, kills them with SIGKILL at random moments, lets some of them sleep (SIGSTOP) for a while, ends each round with a moment
-in which all are dead, and has everything verified then:
+in which all are dead, and has everything verified then. It ends when as much was done as is asked for, however long that
+takes: ``rounds=14,kills=100`` say.
 
-    python -m tests.races SCENE DIRECTORY SEED SECONDS SABOTAGE
+    python -m tests.races SCENE DIRECTORY SEED WANTED SABOTAGE
 
 SCENE says who takes part:
 
@@ -58,7 +59,7 @@ from cowfs.store.retention import RETENTION_KEY, Retention
 from cowfs.store.store import Durability, Store
 from cowfs.store.timeline import Timeline
 from tests.churn import digest_of
-from tests.commands import CHECKOUT
+from tests.commands import CHECKOUT, LIMIT
 
 SCENES: Final = ("cowfs", "readers", "writers")
 SABOTAGES: Final = ("none", "claim", "pin", "hold")
@@ -77,7 +78,10 @@ _FEWEST: Final = 24  # commits that every retention keeps
 _BOUNDS: Final = (24, 30, 45, 60)
 _MOST_NAMES: Final = 4
 _PROCESSES: Final = 5
-_LIFE: Final = 20  # seconds after which a process is ended in any case
+_LIFE: Final = int(LIMIT)  # seconds after which a process is ended in any case
+_LIMIT: Final = 2 * LIMIT  # seconds for a race
+_MOST_KILLS: Final = 60  # in a round
+_SPILLS_FROM: Final = 25  # rounds
 _STEPS_A_LIFE: Final = 250
 _STEPS_A_DATABASE: Final = 4000  # then a round writes no more than it must, so that the file stays small
 _CHECKED_A_ROUND: Final = 25  # roots whose every page is checked; all others are read
@@ -616,22 +620,28 @@ class Race:
         self._seen = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
         self._running: dict[int, str] = {}  # role by process
         self._floor = 0
-        self._stalled = 0  # rounds in which nobody has committed
         self._bounds: tuple[int, ...] = _BOUNDS
 
-    def run(self, seconds: float, *, spill: bool) -> None:
-        """Play for so long."""
-        until = time.monotonic() + seconds
+    def run(self, wanted: Mapping[str, int]) -> None:
+        """Play until as much was done as ``wanted`` says: rounds, and what ``counts`` counts."""
+        spill = wanted.get("rounds", 0) >= _SPILLS_FROM
         self._apart(self._create)
         try:
-            while time.monotonic() < until:
-                self._round(until, spill=spill and self.rounds % 25 == 10)
+            while any(self.counts.get(kind, 0) < count for kind, count in wanted.items()):
+                self._round(spill=spill and self.rounds % 25 == 10)
         finally:
             self._end(list(self._running))
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was done, by kind."""
+        known = self.known
+        ours = {"rounds": self.rounds, "kills": self.kills, "all-dead": self.massacres + self.rounds}
+        return {**known.counts, **ours, "commits": len(known.commits), "events": len(self.excused)}
+
     # -- a round -------------------------------------------------------------------------------------------------
 
-    def _round(self, until: float, *, spill: bool) -> None:
+    def _round(self, *, spill: bool) -> None:
         choice = self._choice
         self.rounds += 1
         bounds = _BOUNDS if choice.random() < 0.7 else ()
@@ -640,7 +650,7 @@ class Race:
         self._bounds = bounds
         self._floor = int(self._seen[0])
         tempo = choice.choice((0.005, 0.01, 0.03, 0.1))  # seconds between kills, on the average
-        end = min(time.monotonic() + choice.uniform(0.3, 2.0), until + 0.2)
+        strikes = min(int(choice.uniform(0.3, 2.0) / tempo), _MOST_KILLS)
         commits = len(self.known.commits)
         ours = {role.__name__ for role in _ROLES["cowfs"]}
         first = choice.choice((_come_and_go, _read_old, _write, None))  # who is the first opener after all were dead
@@ -649,7 +659,7 @@ class Race:
         elif first is not None:
             self._start(first)
             time.sleep(choice.random() * 0.01)
-        while time.monotonic() < end:
+        for _ in range(strikes):
             self._reap()
             while len(self._running) < _PROCESSES:
                 self._start(choice.choice(_ROLES[self._scene]))
@@ -665,9 +675,8 @@ class Race:
                 self._kill([victim])
         self._end_round()
         self._fail_on_failures()
-        if tempo > 0.01 and self.rounds > 1:
-            self._stalled = 0 if len(self.known.commits) > commits else self._stalled + 1
-            _require(self._stalled < 5, "nobody has committed for five rounds")
+        if len(self.known.commits) == commits:
+            self._apart(self._commit)  # killed too early, all of them, or is there a lock that nobody can get?
 
     def _end_round(self) -> None:
         """Kill all, but perhaps a stranger, and verify."""
@@ -770,6 +779,12 @@ class Race:
             report = store.transact([{":race/name": "counter", ":race/step": 0}])
             self._journal.tell("step", report.txid, 0)
 
+    def _commit(self) -> None:
+        """Hold that a process which is not killed can commit."""
+        with Store.open(self._path, "none") as store:
+            report = store.transact([{":race/name": "alive"}])
+            self._journal.tell("commit", report.txid)
+
     def _bound_by_commits(self) -> None:
         with Store.open(self._path, "none") as store:
             store.retain(Retention(commits=_BOUNDS[-1]))
@@ -867,13 +882,13 @@ class Result:
         return ", ".join(f"{self.counts[kind]} {kind}" for kind in (*shown, *strange) if kind in self.counts)
 
 
-def race(scene: str, directory: Path, seed: int, seconds: float, sabotage: str = "none") -> Result:
-    """Play a scene in ``directory``, in a process of its own, for so long, and return what it came to."""
-    command = [sys.executable, "-m", "tests.races", scene, str(directory), str(seed), str(seconds), sabotage]
-    limit = seconds + 60
+def race(scene: str, directory: Path, seed: int, wanted: Mapping[str, int], sabotage: str = "none") -> Result:
+    """Play a scene in ``directory``, in a process of its own, until so much was done, and return what it came to."""
+    asked = ",".join(f"{kind}={count}" for kind, count in wanted.items())
+    command = [sys.executable, "-m", "tests.races", scene, str(directory), str(seed), asked, sabotage]
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            output, errors = process.communicate(timeout=limit)
+            output, errors = process.communicate(timeout=_LIMIT)
         finally:
             process.kill()  # its children die with it
     counts = {kind: int(number) for kind, _, number in (line.partition("=") for line in output.splitlines()) if number}
@@ -881,22 +896,19 @@ def race(scene: str, directory: Path, seed: int, seconds: float, sabotage: str =
     return Result(counts, (errors.strip() or ended) if process.returncode else "")
 
 
-def main(scene: str, directory: Path, seed: int, seconds: float, sabotage: str) -> None:
+def main(scene: str, directory: Path, seed: int, wanted: Mapping[str, int], sabotage: str) -> None:
     """Direct a race; print what was done, a line ``kind=number`` each, and fail at the first violation."""
     if scene not in SCENES:
         raise InputError(f"the scenes are {', '.join(SCENES)}")
     _sabotage(sabotage)
     directed = Race(scene, directory, seed)
     try:
-        directed.run(seconds, spill=seconds >= 60)
+        directed.run(wanted)
     finally:
-        known = directed.known
-        for kind, number in known.counts.items():
-            print(f"{kind}={number}")
-        extra = {"kills": directed.kills, "all-dead": directed.massacres + directed.rounds, "commits": len(known.commits)}
-        for kind, number in {**extra, "events": len(directed.excused)}.items():
+        for kind, number in directed.counts.items():
             print(f"{kind}={number}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5])
+    asked = {kind: int(count) for kind, _, count in (word.partition("=") for word in sys.argv[4].split(","))}
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), asked, sys.argv[5])
