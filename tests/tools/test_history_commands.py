@@ -22,7 +22,8 @@ from cowfs.cli.history import bounds_text, event_text
 from cowfs.store.retention import DEFAULT_RETENTION, Retention
 from cowfs.store.values import parse_instant
 from cowfs.units import exact_bytes_text
-from tests.commands import COWFS, cowfs_here, python, refused_here, run
+from tests.commands import COWFS, LIMIT, cowfs_here, python, refused_here, run
+from tests.times import made_ago
 from tests.users import ordinary_user
 
 _OWNER = pwd.getpwuid(os.getuid()).pw_name
@@ -63,10 +64,23 @@ with lmdb.open(sys.argv[1], max_dbs=8, map_size=1 << 30) as env:
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Path]:
     """A database of 12 commits: its creation, then a note each, whose id is the txid. Whatever is done, it stays sound."""
-    with Store.create(tmp_path / "db", {":note/text": {}}, durability="none") as store:
-        _write(store, 11)
+    _make_twelve_commits(tmp_path / "db")
     yield tmp_path / "db"
     assert ": ok (" in cowfs_here("check", tmp_path / "db")
+
+
+@pytest.fixture
+def old_database(tmp_path: Path) -> Iterator[Path]:
+    """The same, made an hour ago."""
+    with made_ago(hours=1):
+        _make_twelve_commits(tmp_path / "db")
+    yield tmp_path / "db"
+    assert ": ok (" in cowfs_here("check", tmp_path / "db")
+
+
+def _make_twelve_commits(path: Path) -> None:
+    with Store.create(path, {":note/text": {}}, durability="none") as store:
+        _write(store, 11)
 
 
 def _write(store: Store, count: int) -> None:
@@ -101,7 +115,7 @@ def _running(program: str, *arguments: str | Path) -> Iterator[int]:
             yield process.pid
         finally:
             process.stdin.close()
-            process.wait(10)
+            process.wait(LIMIT)
 
 
 # -- init, retain ---------------------------------------------------------------------------------------------------------
@@ -314,9 +328,11 @@ def test_a_snapshot_outlives_the_bounds(database: Path) -> None:
 
 def test_a_snapshot_expires(database: Path) -> None:
     cowfs_here("snapshot", "create", database, "brief", "--txid", "2", "--expires", "1s")
-    assert [item["name"] for item in _json("snapshot", "list", database)] == ["brief"]
-    time.sleep(1.1)
-    assert _json("snapshot", "list", database) == []
+    cowfs_here("snapshot", "create", database, "longer", "--txid", "3", "--expires", "1h")
+    while (names := [item["name"] for item in _json("snapshot", "list", database)]) != ["longer"]:
+        assert names == ["brief", "longer"]
+        time.sleep(0.05)
+    cowfs_here("snapshot", "delete", database, "longer")
     result = run(*COWFS, "snapshot", "list", database)
     assert result.stdout == ""
     assert "no named snapshots" in result.stderr
@@ -466,23 +482,22 @@ def test_the_log_is_listed_newest_first(database: Path) -> None:
     refused_here("log", database, "--limit", "0", code=2)
 
 
-def test_older_commits_are_exported(database: Path) -> None:
-    with Store.open(database) as store, store.timeline() as timeline:
+def test_older_commits_are_exported(old_database: Path) -> None:
+    with Store.open(old_database) as store, store.timeline() as timeline:
         instant = timeline.instant(8)
     assert instant is not None
-    cowfs_here("snapshot", "create", database, "fifth", "--txid", "5")
-    time.sleep(1.1)
-    cowfs_here("transact", database, stdin='[[":db/retractEntity", 2]]')
+    cowfs_here("snapshot", "create", old_database, "fifth", "--txid", "5")
+    cowfs_here("transact", old_database, stdin='[[":db/retractEntity", 2]]')
     eighth = list(range(2, 9))
-    assert _notes(cowfs_here("export", database, "--at", "8")) == eighth
-    assert _notes(cowfs_here("export", database, "--at", instant.isoformat())) == eighth
-    assert _notes(cowfs_here("export", database, "--at", "fifth")) == list(range(2, 6))
-    assert _notes(cowfs_here("export", database, "--at", "1s")) == list(range(2, 13))
-    assert _notes(cowfs_here("export", database, "--at", "0s")) == list(range(3, 13))
-    for wrong in ("15", "1h", "2001-01-02", "nonsense", "999999999y", "0001-01-01T00:00:00+23:00"):
-        refused_here("export", database, "--at", wrong, code=2)
-    cowfs_here("retain", database, "--commits", "1")
-    assert "not retained" in refused_here("export", database, "--at", "4", code=2)
+    assert _notes(cowfs_here("export", old_database, "--at", "8")) == eighth
+    assert _notes(cowfs_here("export", old_database, "--at", instant.isoformat())) == eighth
+    assert _notes(cowfs_here("export", old_database, "--at", "fifth")) == list(range(2, 6))
+    assert _notes(cowfs_here("export", old_database, "--at", "1m")) == list(range(2, 13))
+    assert _notes(cowfs_here("export", old_database, "--at", "0s")) == list(range(3, 13))
+    for wrong in ("15", "2h", "2001-01-02", "nonsense", "999999999y", "0001-01-01T00:00:00+23:00"):
+        refused_here("export", old_database, "--at", wrong, code=2)
+    cowfs_here("retain", old_database, "--commits", "1")
+    assert "not retained" in refused_here("export", old_database, "--at", "4", code=2)
 
 
 # -- beside others --------------------------------------------------------------------------------------------------------
@@ -504,8 +519,8 @@ def test_reading_commands_do_not_wait_for_a_writer(database: Path) -> None:
 def test_what_is_told_holds_together_while_a_writer_gives_up_commits(database: Path) -> None:
     cowfs_here("retain", database, "--commits", "40")
     with _running(_WRITE_FAST, database):
-        seen = []
-        for _ in range(25):
+        seen: list[int] = []
+        while len(seen) < 25 or len(set(seen)) < 6:  # as often as it takes for somebody to have written
             document = _json("retain", database)
             gains = [drop["bytes"] for drop in document["dropping"]]
             assert gains == sorted(gains)
@@ -514,7 +529,6 @@ def test_what_is_told_holds_together_while_a_writer_gives_up_commits(database: P
             size = _json("status", database)["size"]
             assert 0 < size["pages"] - size["history_pages"] - size["free_pages"] < 100
     assert seen == sorted(seen)
-    assert len(set(seen)) > 5, "somebody was writing"
 
 
 def test_who_may_only_read_sees_what_can_be_seen(database: Path) -> None:
