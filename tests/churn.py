@@ -2,7 +2,7 @@
 
 ``Model`` says what commit number n must contain, without any database. The writer makes these commits, one after another, in
 a process of its own, and acknowledges each in its journal, a line ``txid digest``, after it was committed. It ends when its
-standard input is closed, at its limit of commits, and at the latest after two minutes:
+standard input is closed, at its limit of commits, and at the latest after a quarter of an hour:
 
     python -m tests.churn KIND DB JOURNAL SEED COMMITS PAUSE
 
@@ -30,7 +30,7 @@ from cowfs.cli.verify import verify
 from cowfs.pages.reading import reading
 from cowfs.store.db import Db
 from cowfs.store.store import Store
-from tests.commands import CHECKOUT
+from tests.commands import CHECKOUT, LIMIT
 
 SCHEMA = {
     ":item/key": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"},
@@ -42,7 +42,7 @@ _FIRST_TXID = 1  # what ``create`` leaves behind, in every kind
 _PLAIN = (b"even", b"odd")  # the databases of a plain environment
 _KEYS = 100
 _SIZES = (60, 60, 60, 60, 3000, 3000, 20_000, 200_000)  # at most; the bytes of values
-_AT_MOST = 120.0  # seconds
+_AT_MOST = 900.0  # seconds
 _MAP_SIZE = 1 << 30  # an environment that grows beyond it fails its test
 _MASK = (1 << 128) - 1
 
@@ -147,7 +147,7 @@ class Writer:
         lines = self.journal.read_text().split("\n")[:-1] if self.journal.exists() else []
         return {int(txid): digest for txid, digest in (line.split() for line in lines)}
 
-    def wait_for(self, commits: int, within: float = 30.0) -> None:
+    def wait_for(self, commits: int, within: float = LIMIT) -> None:
         """Wait until the journal has so many commits more than now."""
         wanted, until = len(self.acknowledged()) + commits, time.monotonic() + within
         while len(self.acknowledged()) < wanted:
@@ -192,7 +192,7 @@ def stop(writer: Writer) -> None:
     if writer.process.stdin is not None:
         writer.process.stdin.close()
     try:
-        writer.process.wait(20)
+        writer.process.wait(LIMIT)
     except subprocess.TimeoutExpired:
         writer.process.kill()
         raise

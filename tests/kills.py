@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests import churn
+from tests.commands import LIMIT
 from tests.copies import check_copies, rsync
 from tests.mounted import Mount, mounted
 
+_MOST_COMMITS = 30  # before a writer is killed; each must have made one
+
 
 def kill_writers(kind: str, directory: Path, seed: int, rounds: int, mount: Mount | None = None) -> int:
-    """Start a writer of ``directory/db`` and kill it, ``rounds`` times; return how many commits were acknowledged.
+    """Start a writer of ``directory/db`` and kill it after some commits, ``rounds`` times; return how many there were.
 
     After each kill what was acknowledged is there at once, and nothing else but, perhaps, the one commit after it.
     """
@@ -25,8 +28,8 @@ def kill_writers(kind: str, directory: Path, seed: int, rounds: int, mount: Moun
     for number in range(rounds):
         journal = directory / f"journal-{seed}-{number}"
         with _to_be_killed(kind, database, journal, seed) as writer:
-            writer.wait_for(1)
-            time.sleep(choice.random() * 0.15)
+            writer.wait_for(choice.randint(1, _MOST_COMMITS))
+            time.sleep(choice.random() * 0.02)
         acknowledged = writer.acknowledged()
         total += len(acknowledged)
         txid, digest = churn.contents(database)
@@ -67,13 +70,13 @@ def kill_mount_under_rsync(directory: Path, seed: int) -> None:
             rsync(mount.latest, target)
             before = {path.name: path.read_bytes() for path in (target / "latest").iterdir()}
             writer.wait_for(10)
-            command = ["rsync", "-a", "--delete", "--whole-file", "--bwlimit=15m", str(mount.latest), f"{target}/"]
+            command = ["rsync", "-a", "--delete", "--whole-file", "--bwlimit=1m", str(mount.latest), f"{target}/"]
             with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
                 try:
                     _wait_for_temporary(target / "latest", before, process)
                     time.sleep(choice.random() * 0.5)
                     mount.kill()
-                    _output, errors = process.communicate(timeout=20)
+                    _output, errors = process.communicate(timeout=LIMIT)
                 finally:
                     process.kill()
             assert process.returncode != 0, "rsync thinks that it copied everything"
@@ -88,7 +91,7 @@ def kill_mount_under_rsync(directory: Path, seed: int) -> None:
 
 def _wait_for_temporary(directory: Path, before: dict[str, bytes], process: subprocess.Popen[str]) -> None:
     """Wait until rsync has begun a file: it writes to a temporary name."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + LIMIT
     while set(os.listdir(directory)) <= set(before):
         assert process.poll() is None, "rsync was too fast to be disturbed"
         assert time.monotonic() < until, "rsync does not begin"

@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cowfs.mount import place
-from tests.commands import Argument, cowfs_here, run
+from tests.commands import LIMIT, Argument, cowfs_here, run
 
-_ENDS_WITHIN = 10.0  # seconds
 _RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} cowfs\[(\d+)\] ([A-Z]+) (.*)$")
 
 
@@ -33,7 +32,7 @@ class Daemon:
     def __post_init__(self) -> None:
         self.pidfd = os.pidfd_open(self.pid)
 
-    def ends(self, within: float = _ENDS_WITHIN) -> bool:
+    def ends(self, within: float = LIMIT) -> bool:
         """Wait for the process to end; return whether it did."""
         ended = bool(select.select([self.pidfd], [], [], within)[0])
         if ended:

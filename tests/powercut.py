@@ -270,7 +270,7 @@ def _verify_history(store: Store, model: Mapping[int, str]) -> None:
 def record(kind: str, directory: Path, seed: int, commits: int) -> tuple[list[Event], dict[int, str]]:
     """Let a writer work below a recorder in ``directory``; return the events, and the model of what was written."""
     with recording(directory) as recorded:
-        run(sys.executable, "-m", "tests.powercut", kind, recorded.point, str(seed), str(commits), limit=60.0)
+        run(sys.executable, "-m", "tests.powercut", kind, recorded.point, str(seed), str(commits))
     events = list(recorded.events())
     return events, _acknowledged(b"".join(event.data for event in events if event.name == ACKNOWLEDGED))
 

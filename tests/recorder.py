@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 from fuse import FUSE
 
 from cowfs.mount import place
-from tests.commands import CHECKOUT
+from tests.commands import CHECKOUT, LIMIT
 from tests.mounted import unmount
 
 _HEADER = struct.Struct("<BHQI")  # of an event: kind, length of its name, offset or size, length of its data
@@ -47,7 +47,6 @@ _TIMES = ("st_atime", "st_mtime", "st_ctime")
 _SPACE = (
     "f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail", "f_namemax",
 )  # fmt: skip
-_WITHIN = 10.0  # seconds, for the mount to come and for the process to go
 
 
 class Kind(IntEnum):
@@ -133,17 +132,17 @@ def recording(directory: Path) -> Iterator[Recording]:
 
 def _wait_for_mount(point: Path, process: subprocess.Popen[bytes]) -> None:
     """Wait until the mount is in the kernel's table: what is asked before the recorder serves waits for it."""
-    until = time.monotonic() + _WITHIN
+    until = time.monotonic() + LIMIT
     while place.mounted_at(point) is None:
         assert process.poll() is None, f"the recorder ended with {process.returncode}"
-        assert time.monotonic() < until, f"{point} is not mounted after {_WITHIN} s"
+        assert time.monotonic() < until, f"{point} is not mounted after {LIMIT} s"
         time.sleep(0.01)
 
 
 def _take_away(point: Path, process: subprocess.Popen[bytes]) -> None:
     try:
         unmount(point)
-        process.wait(_WITHIN)
+        process.wait(LIMIT)
     finally:
         process.kill()  # it has ended, if all is well
         unmount(point)

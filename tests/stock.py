@@ -27,7 +27,7 @@ _META_PAGES = 2
 
 def opened(*directories: Path) -> list[dict[str, Any]]:
     """Open each directory with stock LMDB, read everything in it, and return what ``python -m tests.stock`` prints."""
-    output = run(sys.executable, "-m", "tests.stock", *directories, limit=60).stdout
+    output = run(sys.executable, "-m", "tests.stock", *directories).stdout
     return [json.loads(line) for line in output.splitlines()]
 
 

@@ -77,7 +77,7 @@ def _overwrite_on_a_small_disk(directory: Path, kind: str) -> tuple[list[str], d
         "$@" check /mnt/db
         head -1 "$program.said"
         """
-    result = in_private_mounts(script, sys.executable, directory / "overwriter.py", kind, *COWFS, limit=60)
+    result = in_private_mounts(script, sys.executable, directory / "overwriter.py", kind, *COWFS)
     written, status, check, *warnings = result.stdout.splitlines()
     return written.split("|"), json.loads(status), check, "".join(warnings)
 
@@ -120,7 +120,7 @@ def test_on_a_disk_without_a_free_byte_a_name_is_deleted_and_a_bound_lowered(tmp
         "$@" check /mnt/db
         """
     arguments = (sys.executable, tmp_path / "overwriter.py", tmp_path / "said", *COWFS)
-    lines = in_private_mounts(script, *arguments, limit=60).stdout.splitlines()
+    lines = in_private_mounts(script, *arguments).stdout.splitlines()
     room, stuck, before, deleted, written, lowered, after, check = lines
     assert room.strip() == "0"
     assert stuck.startswith("1|cowfs: /mnt/db: no space left")

@@ -51,7 +51,7 @@ def _newest(mount: Mount) -> int:
 
 
 def _shell(script: str, directory: Path) -> str:
-    return run("bash", "-c", f"set -euo pipefail; {script}", cwd=directory, limit=60).stdout.strip()
+    return run("bash", "-c", f"set -euo pipefail; {script}", cwd=directory).stdout.strip()
 
 
 def test_a_shell_finds_its_way(mount: Mount) -> None:
@@ -95,7 +95,6 @@ def test_the_difference_of_two_commits_is_what_the_transaction_did(mount: Mount)
         mount.point / "browse" / str(new - 1),
         mount.point / "browse" / str(new),
         code=1,
-        limit=60,
     )
     assert "Seven" in found.stdout
     changed = {line.split()[-1].rsplit("/browse/", 1)[1] for line in found.stdout.splitlines() if line.startswith("diff ")}
@@ -110,12 +109,12 @@ def test_the_difference_of_two_commits_is_what_the_transaction_did(mount: Mount)
 
 def test_a_browse_tree_can_be_copied_and_nothing_changes_the_second_time(mount: Mount, tmp_path: Path) -> None:
     source = mount.point / "browse" / str(_newest(mount))
-    run("rsync", "-a", f"{source}/", tmp_path / "copy", limit=60)
-    assert run("rsync", "-anciHAX", "--delete", f"{source}/", tmp_path / "copy", limit=60).stdout == ""
-    run("cp", "-a", source, tmp_path / "second", limit=60)
-    run("diff", "-r", tmp_path / "copy", tmp_path / "second", limit=60)
+    run("rsync", "-a", f"{source}/", tmp_path / "copy")
+    assert run("rsync", "-anciHAX", "--delete", f"{source}/", tmp_path / "copy").stdout == ""
+    run("cp", "-a", source, tmp_path / "second")
+    run("diff", "-r", tmp_path / "copy", tmp_path / "second")
     _shell(f"tar -C '{source}' -cf - . | tar -C '{tmp_path}' -xf - && true", tmp_path)
-    run("diff", "-r", tmp_path / "copy" / "entities", tmp_path / "entities", limit=60)
+    run("diff", "-r", tmp_path / "copy" / "entities", tmp_path / "entities")
 
 
 def test_live_is_fresh_and_an_open_file_keeps_its_version(tmp_path: Path) -> None:

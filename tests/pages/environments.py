@@ -93,6 +93,16 @@ def findings(path: Path) -> list[str]:
         return [str(finding) for finding in check_pages(file, file.newest_root())]
 
 
+class Counting(DataFile):
+    """A data file that counts what is read of it."""
+
+    reads = 0
+
+    def pread(self, count: int, offset: int) -> bytes:
+        self.reads += 1
+        return super().pread(count, offset)
+
+
 @contextmanager
 def newest(path: Path) -> Iterator[TreeReader]:
     """Read the newest root of ``path``, which nobody writes."""

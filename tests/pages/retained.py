@@ -24,8 +24,7 @@ from cowfs.pages.reader import Reader
 from cowfs.pages.record import DATABASE, RECORD_KEY, Record, Span
 from cowfs.pages.watch import Pace
 from cowfs.pages.writetxn import WriteTxn
-
-PATIENCE = 20.0  # seconds until another process must have done what it was told
+from tests.commands import LIMIT
 
 
 class FakeKeeper:
@@ -154,7 +153,7 @@ class Told:
 
     def answer(self) -> Any:
         """Wait until it has done what it was told last; return its ``answer``."""
-        assert self._connection.poll(PATIENCE), "it takes too long"
+        assert self._connection.poll(LIMIT), "it takes too long"
         return self._connection.recv()
 
     def do(self, code: str, *given: Any) -> Any:
@@ -164,12 +163,12 @@ class Told:
 
     def wait(self) -> int | None:
         """Wait until it has ended by itself; return its exit code, minus the number of a signal."""
-        self._process.join(PATIENCE)
+        self._process.join(LIMIT)
         return self._process.exitcode
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.join(PATIENCE)
+        self._process.join(LIMIT)
         assert self._process.exitcode is not None
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from cowfs.pages.difference import Change, changed_entries
 from cowfs.pages.layout import HEADER_SIZE, NO_PAGE
 from cowfs.pages.tree import TreeReader, parse_branch
 
-from .environments import KINDS, PLAIN, empty_file, findings, newest, stock, write_all_kinds
+from .environments import KINDS, PLAIN, Counting, empty_file, findings, newest, stock, write_all_kinds
 from .retained import put, retaining, span_of
 from .writer import STYLES, commit
 
@@ -25,16 +25,6 @@ SIZES = st.sampled_from([0, 1, 30, 100, 200, 3000, 9000])
 CHANGES = st.lists(
     st.tuples(st.integers(0, 300), SIZES | st.none() | st.just("the same again"), st.integers(1, 90)), max_size=8
 )
-
-
-class Counting(DataFile):
-    """A data file that counts what is read of it."""
-
-    reads = 0
-
-    def pread(self, count: int, offset: int) -> bytes:
-        self.reads += 1
-        return super().pread(count, offset)
 
 
 def brute(old: TreeReader, new: TreeReader, name: bytes) -> list[Change]:

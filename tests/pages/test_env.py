@@ -32,7 +32,7 @@ from cowfs.pages.failure import domain_error
 from cowfs.pages.hold import Hold
 from cowfs.pages.image import pages_in_use
 from cowfs.pages.locktable import LockTable
-from tests.commands import CHECKOUT, in_private_mounts, python
+from tests.commands import CHECKOUT, LIMIT, in_private_mounts, python
 
 from .writer import require_certified, writing
 
@@ -275,7 +275,7 @@ def test_a_writer_killed_in_the_middle_leaves_its_last_commit(tmp_path: Path) ->
         with writing(["nosync", "dropping", "writemap"][seed % 3], tmp_path / "db", seed) as process:
             time.sleep(0.02 * seed)
             process.kill()
-            process.wait(10)
+            process.wait(LIMIT)
         with Env.open(tmp_path / "db", durable=False) as env:
             with env.hold() as hold:
                 require_certified(hold, hold.root.txnid)
@@ -326,14 +326,13 @@ def test_a_dropped_hold_lets_go(env: Env) -> None:
 def test_a_hold_taken_beside_a_fast_writer_is_of_one_commit(tmp_path: Path, style: str) -> None:
     Env.create(tmp_path / "db").close()
     with writing(style, tmp_path / "db", 7) as process, Env.open(tmp_path / "db", readonly=True) as env:
-        seen, until = set(), time.monotonic() + 1.5
-        while time.monotonic() < until:
+        seen = set[int]()
+        while len(seen) < 200:
             with env.hold() as hold:
                 require_certified(hold, hold.root.txnid)
                 seen.add(hold.root.txnid)
                 assert env.newest_txnid() >= hold.root.txnid
-        assert process.poll() is None, "the writer wrote all the time"
-    assert len(seen) > 50
+            assert process.poll() is None, "the writer writes all the time"
 
 
 def test_a_writer_too_fast_for_us_is_held_off_for_one_look(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,7 +420,7 @@ def held_elsewhere(path: Path, count: int, holder: str = HOLDER) -> Iterator[sub
             with suppress(BrokenPipeError):
                 process.stdin.close()
             process.kill()
-            process.wait(10)
+            process.wait(LIMIT)
 
 
 def test_full_reader_slots_are_an_error_until_one_is_let_go(tmp_path: Path) -> None:
@@ -455,12 +454,12 @@ def test_slots_of_killed_processes_are_freed(tmp_path: Path) -> None:
     with Env.open(tmp_path / "db", durable=False) as env:
         with held_elsewhere(tmp_path / "db", 510, STOCK_HOLDER) as process:
             process.send_signal(signal.SIGKILL)
-            process.wait(10)
+            process.wait(LIMIT)
         assert len(env.readers()) == 510
         with env.hold() as hold:
             assert env.readers() == [(os.getpid(), hold.root.txnid)]
         with held_elsewhere(tmp_path / "db", 5) as process:
             process.kill()
-            process.wait(10)
+            process.wait(LIMIT)
         put(env, b"key", b"value")
         assert env.readers() == [], "a write frees them, too: else the file only grows"

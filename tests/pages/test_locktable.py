@@ -246,7 +246,7 @@ def test_mutexes_are_as_new_after_a_power_cut(path: Path, how: str) -> None:
             content = bytearray((path / "lock.mdb").read_bytes())
             other.kill()
     (path / "lock.mdb").write_bytes(content)
-    assert python(USE, path, limit=10) == "12 []\n"
+    assert python(USE, path) == "12 []\n"
 
 
 OPENERS = """
@@ -305,7 +305,7 @@ def test_many_first_openers_at_once_share_one_table(path: Path, foreign: int) ->
         (path / "lock.mdb").unlink()
         if content is not None:
             (path / "lock.mdb").write_bytes(content)
-        txnid = int(python(OPENERS, path, ",".join(kinds), limit=20))
+        txnid = int(python(OPENERS, path, ",".join(kinds)))
         assert txnid == 11 + 10 + number * 11
 
 

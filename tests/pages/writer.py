@@ -23,12 +23,12 @@ from typing import Any, TypeAlias
 import lmdb
 
 from cowfs.pages.reader import Reader
-from tests.commands import CHECKOUT
+from tests.commands import CHECKOUT, LIMIT
 
 from .environments import stock
 
 COMMITS = 60_000
-SECONDS = 15.0
+SECONDS = LIMIT
 PAGES = 60_000  # 240 MB
 KEYS = 400
 
@@ -131,7 +131,7 @@ def writing(style: str, path: Path, seed: int) -> Iterator[subprocess.Popen[byte
             yield process
             if process.poll() is None:
                 process.stdin.close()
-                assert process.wait(SECONDS + 10) == 0
+                assert process.wait(2 * LIMIT) == 0
         finally:
             process.kill()
 

@@ -16,6 +16,7 @@ from cowfs import Store
 from cowfs.errors import AccessDenied, InputError, NotADatabase, PlaceError, SchemaError, UnsupportedFormat
 from cowfs.store.layout import State, txid_of
 from tests.clocks import FakeClock
+from tests.commands import LIMIT
 
 from .conftest import PEOPLE, findings
 
@@ -115,7 +116,7 @@ def test_processes_write_in_turn(people: Store) -> None:
     command = [sys.executable, "-c", WRITER, str(people.env.path)]
     processes = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in ("a", "b")]
     mine = [people.transact([{":person/email": "c", ":person/age": number}]).txid for number in range(40)]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    outputs = [process.communicate(timeout=LIMIT)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     txids = mine + [int(line) for output in outputs for line in output.split()]
     assert sorted(txids) == list(range(2, 122))

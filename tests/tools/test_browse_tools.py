@@ -19,11 +19,10 @@ from cowfs import Store
 from cowfs.cli import geonames
 from cowfs.store.db import Db
 from tests import churn
-from tests.commands import run
+from tests.commands import LIMIT, run
 from tests.mounted import mounted
 
 _BATCH = 20_000
-_LIMIT = 30  # seconds, for each command
 _MIXED = "entities/0-999"  # the countries, and cities after them
 _CITIES = "entities/34000-34999"  # the last block, with 259 cities
 
@@ -37,9 +36,9 @@ class World:
     seconds: dict[int, int]  # when each transaction was made
 
     def shell(self, script: str) -> str:
-        """Return what a script prints in the tree; it must end soon, with all that it starts, and not complain."""
-        command = ["timeout", "--kill-after=1", str(_LIMIT), "bash", "-euc", script]
-        result = run(*command, cwd=self.tree, limit=_LIMIT + 5, env={"LC_ALL": "C.UTF-8"})
+        """Return what a script prints in the tree; it must end, with all that it starts, and not complain."""
+        command = ["timeout", "--kill-after=1", str(LIMIT), "bash", "-euc", script]
+        result = run(*command, cwd=self.tree, limit=LIMIT + 5, env={"LC_ALL": "C.UTF-8"})
         assert result.stderr == ""
         return result.stdout
 
