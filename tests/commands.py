@@ -99,8 +99,12 @@ def python(program: str, *arguments: Argument, code: int | None = 0, limit: floa
 
 def in_private_mounts(script: str, *arguments: Argument, code: int | None = 0, limit: float = LIMIT) -> Completed:
     """Run a bash script as root of a mount namespace of its own: what it mounts is gone when it ends."""
-    lines = "set -euo pipefail\n" + textwrap.dedent(script)
+    lines = f"{WITHOUT_MOUNTS_OF_OTHERS}\nset -euo pipefail\n{textwrap.dedent(script)}"
     return run(*_with_private_mounts(), "bash", "-c", lines, "bash", *arguments, code=code, limit=limit)
+
+
+# A new mount namespace has a copy of each mount that there is just now, and keeps its daemon from ending.
+WITHOUT_MOUNTS_OF_OTHERS = "umount --all --lazy --internal-only --types fuse.cowfs 2>/dev/null || true"
 
 
 @cache

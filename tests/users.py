@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.commands import CHECKOUT, COWFS, LIMIT, Argument, Completed, run
+from tests.commands import CHECKOUT, COWFS, LIMIT, WITHOUT_MOUNTS_OF_OTHERS, Argument, Completed, run
 from tests.mounted import complaints, log_of
 
 _NOBODY = 65534
@@ -94,7 +94,15 @@ def ordinary_user(home: Path) -> Iterator[User]:
 def _namespace(home: Path) -> Iterator[int]:
     """Yield the id of a process in a mount namespace of its own, which ends with the block."""
     with tempfile.TemporaryDirectory() as stage:
-        script = "\n".join(["set -euo pipefail", *_opened(Path(stage), [*_program(), home]), "echo ready", "exec cat"])
+        script = "\n".join(
+            [
+                WITHOUT_MOUNTS_OF_OTHERS,
+                "set -euo pipefail",
+                *_opened(Path(stage), [*_program(), home]),
+                "echo ready",
+                "exec cat",
+            ]
+        )
         command = ["unshare", "--mount", "--propagation", "private", "bash", "-c", script]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
