@@ -103,6 +103,13 @@ def in_private_mounts(script: str, *arguments: Argument, code: int | None = 0, l
     return run(*_with_private_mounts(), "bash", "-c", lines, "bash", *arguments, code=code, limit=limit)
 
 
+def unprivileged() -> tuple[str, ...]:
+    """Return what to put before a command in ``in_private_mounts``: it owns what is ours, and has no powers of root."""
+    if _with_private_mounts()[0] == "sudo":
+        return "setpriv", f"--reuid={os.geteuid()}", f"--regid={os.getegid()}", "--clear-groups"
+    return "setpriv", "--bounding-set=-all", "--inh-caps=-all"
+
+
 # A new mount namespace has a copy of each mount that there is just now, and keeps its daemon from ending.
 WITHOUT_MOUNTS_OF_OTHERS = "umount --all --lazy --internal-only --types fuse.cowfs 2>/dev/null || true"
 

@@ -29,12 +29,12 @@ from tests.commands import (
     refused,
     refused_here,
     run,
+    unprivileged,
 )
 from tests.mounted import complaints, log_of, mounted, serving, unmount
 from tests.users import User, ordinary_user
 
 _CUT = "fuse: reading device: Software caused connection abort"  # how libfuse sees the end of a detached mount, at times
-_UNPRIVILEGED = ("unshare", "--user", "--map-user=65534")  # still the owner of what is ours, but without root's powers
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -342,7 +342,7 @@ def test_no_permission_for_the_device_is_one_line(database: Path, point: Path) -
         exec "$@" <&3
         """
     for options in ([], ["-f"]):
-        result = in_private_mounts(with_device, *_UNPRIVILEGED, *COWFS, "mount", *options, database, point, code=1)
+        result = in_private_mounts(with_device, *unprivileged(), *COWFS, "mount", *options, database, point, code=1)
         assert "/dev/fuse: no permission" in one_line(result)
 
 
