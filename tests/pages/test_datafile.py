@@ -87,10 +87,10 @@ def test_a_data_file_of_lmdb_1_is_named_with_its_version(damaged: Path) -> None:
 
 
 def test_no_permission_is_named(tmp_path: Path) -> None:
-    """As nobody, both without permission on the file and on the directory above it."""
+    """Of a directory that nobody may enter, nor the owner, and of one in there; root becomes nobody."""
     with stock(tmp_path / "db"):
         pass
-    (tmp_path / "db" / "data.mdb").chmod(0o600)
+    (tmp_path / "db").chmod(0o000)
     program = """
         import os, sys
         from pathlib import Path
@@ -108,7 +108,10 @@ def test_no_permission_is_named(tmp_path: Path) -> None:
                 except AccessDenied as error:
                     print(error)
     """
-    assert len(python(program, tmp_path / "db").splitlines()) == 6
+    try:
+        assert len(python(program, tmp_path / "db").splitlines()) == 6
+    finally:
+        (tmp_path / "db").chmod(0o755)
 
 
 @pytest.fixture(scope="module")
