@@ -146,6 +146,7 @@ def test_a_new_environment_needs_a_place_of_its_own(tmp_path: Path, env: Env) ->
 )
 def test_foreign_errors_become_ours(tmp_path: Path, error: lmdb.Error | OSError, expected: type[CowfsError]) -> None:
     assert type(domain_error(error, tmp_path)) is expected
+    assert type(domain_error(error, tmp_path / "gone")) is expected
 
 
 def test_an_environment_whose_file_was_replaced_says_so(env: Env) -> None:
