@@ -111,23 +111,33 @@ def recording(directory: Path) -> Iterator[Recording]:
 
     Whoever works there is a process of its own, with a time limit: it hangs when the recorder does.
     """
-    backing, recorded = directory / "backing", Recording(directory / "mnt", directory / "journal")
+    with serving(directory, "tests.recorder", directory / "journal") as point:
+        yield Recording(point, directory / "journal")
+
+
+@contextmanager
+def serving(directory: Path, module: str, *arguments: Path) -> Iterator[Path]:
+    """Yield ``directory/mnt``, where ``module`` serves ``directory/backing`` in a process of its own; then unmount it.
+
+    The process is started with these two directories and ``arguments``, and must not complain.
+    """
+    backing, point = directory / "backing", directory / "mnt"
     backing.mkdir()
-    recorded.point.mkdir()
-    command = [sys.executable, "-m", "tests.recorder", str(backing), str(recorded.point), str(recorded.journal)]
-    errors = directory / "recorder.errors"
+    point.mkdir()
+    command = [sys.executable, "-m", module, *map(str, (backing, point, *arguments))]
+    errors = directory / f"{module}.errors"
     with errors.open("wb") as output:
         process = subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     with process:
         try:
-            _wait_for_mount(recorded.point, process)
-            yield recorded
+            _wait_for_mount(point, process)
+            yield point
         except BaseException:
-            print(f"--- errors of the recorder:\n{errors.read_text()}")
+            print(f"--- errors of {module}:\n{errors.read_text()}")
             raise
         finally:
-            _take_away(recorded.point, process)
-    assert errors.read_text() == "", f"the recorder complained: {errors.read_text()}"
+            _take_away(point, process)
+    assert errors.read_text() == "", f"{module} complained: {errors.read_text()}"
 
 
 def _wait_for_mount(point: Path, process: subprocess.Popen[bytes]) -> None:
@@ -192,7 +202,7 @@ class Recorder:
         if self._below(old).is_dir():
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         self._below(old).rename(self._below(new))
-        self._record(Kind.RENAME, old, data=os.fsencode(_name(new)))
+        self._record(Kind.RENAME, old, data=os.fsencode(name_in(new)))
 
     def write(self, path: str, data: bytes, offset: int, descriptor: int) -> int:
         written = os.pwrite(descriptor, data, offset)
@@ -246,23 +256,23 @@ class Recorder:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _below(self, path: str) -> Path:
-        return self._backing / _name(path)
+        return self._backing / name_in(path)
 
     def _record(self, kind: Kind, path: str, number: int = 0, data: bytes = b"") -> None:
-        event = Event(kind, _name(path), number, data).pack()
+        event = Event(kind, name_in(path), number, data).pack()
         if os.write(self._journal, event) != len(event):
             raise OSError(errno.ENOSPC, "the journal has no room")
 
 
-def _name(path: str) -> str:
+def name_in(path: str) -> str:
     return path.strip("/") or "."
 
 
-def main(backing: Path, mountpoint: Path, journal: Path) -> None:
-    """Be the recorder, until it is unmounted."""
+def serve(operations: Recorder, mountpoint: Path) -> None:
+    """Serve ``operations`` until they are unmounted."""
     os.umask(0)  # the kernel has applied the caller's
     FUSE(
-        Recorder(backing, journal),
+        operations,
         str(mountpoint),
         foreground=True,
         nothreads=True,
@@ -273,4 +283,5 @@ def main(backing: Path, mountpoint: Path, journal: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), Path(sys.argv[3]).resolve())
+    _backing, _point, _journal = (Path(argument).resolve() for argument in sys.argv[1:])
+    serve(Recorder(_backing, _journal), _point)

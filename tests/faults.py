@@ -1,0 +1,191 @@
+"""What cowfs makes of calls that fail: each call of a commit, a snapshot and an import, once.
+
+    python -m tests.faults SCENARIO MOUNT PLAN ERRNO HOW
+
+works on a filesystem of ``tests.failing``. It lets the first call of the scenario fail, then the second, until there are no
+more, and prints a line for each: what failed, and what came of it. After each of them must hold:
+
+1. The command has done its work, or has said on one line why not; so are the warnings before it.
+2. What was acknowledged is there, and nothing that was not asked for.
+3. ``cowfs check`` finds nothing but a meta page that could not be written, and after one more commit nothing at all.
+4. The same command does its work now.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cowfs.cli.verify import verify
+from cowfs.pages.reading import reading
+from cowfs.store.db import Db
+from cowfs.store.store import Store
+from tests.commands import Completed, cowfs_here, run_here
+from tests.failing import Faults, How
+
+_MAX_CALLS = 100  # of one scenario
+_LINES = 12
+_BATCH = 6
+_TEXT = ":note/text"
+
+
+@dataclass
+class Stage:
+    """A database on the failing filesystem, and the notes in it that were acknowledged, in their order."""
+
+    faults: Faults
+    code: int
+    how: How
+    acknowledged: list[str] = field(default_factory=list)
+    struck: list[str] = field(default_factory=list)  # labels of the calls that failed
+
+    def __post_init__(self) -> None:
+        Store.create(self.database).close()
+
+    @property
+    def database(self) -> Path:
+        """Where the database is."""
+        return self.faults.point / "db"
+
+    @contextmanager
+    def failing(self, number: int) -> Iterator[None]:
+        """Let the call ``number`` of the block fail, and remember it; 0 is none."""
+        try:
+            with self.faults.failing(number, self.code, self.how):
+                yield
+        finally:
+            label = self.faults.struck()
+            if label is not None:
+                self.struck.append(label)
+
+    def strike(self, number: int, *arguments: str | Path, stdin: str | None = None) -> Completed:
+        """Run a command whose call ``number`` fails."""
+        with self.failing(number):
+            result = run_here(*arguments, code=None, stdin=stdin)
+        lines = result.stderr.splitlines()
+        assert result.returncode in (0, 1), result
+        assert all(line.startswith("cowfs: ") for line in lines), result.stderr
+        assert result.returncode == 0 or lines, "it failed and said nothing"
+        return result
+
+    def go_on(self, *texts: str) -> None:
+        """Commit notes; then everything is there, and the database is sound."""
+        with Store.open(self.database) as store:
+            for text in texts:
+                store.transact([{_TEXT: text}])
+                self.acknowledged.append(text)
+        assert content(self.database) == (self.acknowledged, [])
+
+    def found(self) -> list[str]:
+        """Return the notes in the database, which is sound, but for a meta page that could not be written."""
+        notes, findings = content(self.database)
+        assert all("damaged meta page" in finding for finding in findings), findings
+        return notes
+
+
+def content(database: Path) -> tuple[list[str], list[str]]:
+    """Return the notes of a database in their order, and what ``check`` finds in it."""
+    with reading(database) as reader:
+        report = verify(reader, _no_progress)
+        findings = list(report.findings)
+        assert report.db is not None, findings
+        return _notes(report.db), findings
+
+
+def _notes(db: Db) -> list[str]:
+    return [document[_TEXT] for document in db.export()]
+
+
+def _no_progress(_done: int) -> None:
+    """Show nothing."""
+
+
+# -- scenarios ------------------------------------------------------------------------------------------------------------
+
+
+def commit(stage: Stage, number: int) -> str:
+    """A durable transaction of one entity."""
+    text = f"note {number}"
+    result = stage.strike(number, "transact", stage.database, stdin=json.dumps([{_TEXT: text}]))
+    found = stage.found()
+    if result.returncode == 0 or found != stage.acknowledged:  # a commit that failed may be there, as a whole
+        stage.acknowledged.append(text)
+    assert found == stage.acknowledged
+    stage.go_on(f"after {number}")
+    return _said(result)
+
+
+def snapshot(stage: Stage, number: int) -> str:
+    """A named snapshot is made, then deleted."""
+    name, said = f"name-{number}", []
+    for command in ("create", "delete"):
+        result = stage.strike(number, "snapshot", command, stage.database, name)
+        assert stage.found() == stage.acknowledged
+        if (name in _names(stage)) != (command == "create"):
+            assert result.returncode == 1
+            cowfs_here("snapshot", command, stage.database, name)
+        stage.go_on(f"{command} {number}")
+        said.append(_said(result))
+    return "; ".join(said)
+
+
+def import_(stage: Stage, number: int) -> str:
+    """Two batches of lines; an import that stops says from which line to go on."""
+    texts = [f"{number} {line}" for line in range(_LINES)]
+    source = stage.faults.plan.with_name("lines.jsonl")
+    source.write_text("".join(json.dumps({_TEXT: text}) + "\n" for text in texts))
+    arguments = ("import", stage.database, source, "--batch", str(_BATCH))
+    result = stage.strike(number, *arguments)
+    found = stage.found()[len(stage.acknowledged) :]
+    assert found == texts[: len(found)]
+    assert result.returncode == 1 or len(found) == _LINES
+    if (said := re.search(r"--from-line (\d+)", result.stderr)) is not None:
+        assert len(found) + 1 - int(said[1]) in (0, _BATCH), "only the batch that failed is in doubt"
+    if len(found) < _LINES:
+        cowfs_here(*arguments, "--from-line", str(len(found) + 1))
+    stage.acknowledged += texts
+    stage.go_on(f"after {number}")
+    return _said(result)
+
+
+def _names(stage: Stage) -> list[str]:
+    return [snapshot["name"] for snapshot in json.loads(cowfs_here("snapshot", "list", stage.database, "--json"))]
+
+
+def _said(result: Completed) -> str:
+    return result.stderr.splitlines()[-1] if result.returncode else "done"
+
+
+SCENARIOS: dict[str, Callable[[Stage, int], str]] = {
+    "commit": commit,
+    "snapshot": snapshot,
+    "import": import_,
+}
+
+
+def play(scenario: str, stage: Stage) -> Iterator[str]:
+    """Let each call of a scenario fail once; yield a line for each."""
+    for number in range(1, _MAX_CALLS):
+        stage.struck.clear()
+        said = SCENARIOS[scenario](stage, number)
+        if not stage.struck:
+            return
+        yield f"{number}: {', '.join(stage.struck)}: {said}"
+    raise AssertionError(f"{scenario} makes {_MAX_CALLS} calls, or never ends")
+
+
+def main(scenario: str, point: str, plan: str, code: str, how: str) -> None:
+    """Play one scenario."""
+    stage = Stage(Faults(Path(point), Path(plan)), getattr(errno, code), How[how])
+    for line in play(scenario, stage):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
