@@ -1,4 +1,4 @@
-"""What cowfs makes of calls that fail: each call of a commit, a snapshot and an import, once.
+"""What cowfs makes of calls that fail: each call of a commit, a snapshot, an import, once, by a command or in a mount.
 
     python -m tests.faults SCENARIO MOUNT PLAN ERRNO HOW
 
@@ -17,17 +17,20 @@ import errno
 import json
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cowfs.cli.verify import verify
+from cowfs.errors import CowfsError, DiskFull, EnvironmentFailure
 from cowfs.pages.reading import reading
 from cowfs.store.db import Db
 from cowfs.store.store import Store
 from tests.commands import Completed, cowfs_here, run_here
 from tests.failing import Faults, How
+from tests.mounted import Mount, mounted
 
 _MAX_CALLS = 100  # of one scenario
 _LINES = 12
@@ -44,6 +47,8 @@ class Stage:
     how: How
     acknowledged: list[str] = field(default_factory=list)
     struck: list[str] = field(default_factory=list)  # labels of the calls that failed
+    stack: ExitStack = field(default_factory=ExitStack)
+    mount: Mount | None = None
 
     def __post_init__(self) -> None:
         Store.create(self.database).close()
@@ -121,6 +126,57 @@ def commit(stage: Stage, number: int) -> str:
     return _said(result)
 
 
+def open_store(stage: Stage, number: int) -> str:
+    """A durable transaction in a store that stays open, beside a reader; the store goes on, the reader reads on."""
+    stage.go_on(f"before {number}")
+    before, said = list(stage.acknowledged), "done"
+    with Store.open(stage.database) as store, store.db() as held:
+        try:
+            with stage.failing(number):
+                store.transact([{_TEXT: f"first {number}"}])
+            stage.acknowledged.append(f"first {number}")
+        except (DiskFull, EnvironmentFailure) as error:
+            said = str(error)
+        for text in (f"second {number}", f"third {number}"):
+            store.transact([{_TEXT: text}])
+            stage.acknowledged.append(text)
+        with store.as_of(held.txid) as again:
+            assert _notes(held) == _notes(again) == before
+        with store.db() as newest:
+            assert _notes(newest) == stage.acknowledged
+    stage.go_on(f"after {number}")
+    return said
+
+
+def threads(stage: Stage, number: int) -> str:
+    """Durable transactions of two threads in one store: only the one that fails is in doubt."""
+    done, failed = list[str](), list[tuple[str, CowfsError]]()
+
+    def write(thread: str) -> None:
+        for index in range(2):
+            text = f"{number} {thread} {index}"
+            try:
+                store.transact([{_TEXT: text}])
+                done.append(text)
+            except (DiskFull, EnvironmentFailure) as error:
+                failed.append((text, error))
+
+    with Store.open(stage.database) as store:
+        both = [threading.Thread(target=write, args=(thread,)) for thread in ("one", "two")]
+        with stage.failing(number):
+            for thread in both:
+                thread.start()
+            for thread in both:
+                thread.join()
+        assert len(failed) <= 1, failed
+        with store.db() as db:
+            new = _notes(db)[len(stage.acknowledged) :]
+    assert sorted(new) in (sorted(done), sorted([*done, *(text for text, _error in failed)]))
+    stage.acknowledged += new
+    stage.go_on(f"after {number}")
+    return str(failed[0][1]) if failed else "done"
+
+
 def snapshot(stage: Stage, number: int) -> str:
     """A named snapshot is made, then deleted."""
     name, said = f"name-{number}", []
@@ -132,6 +188,30 @@ def snapshot(stage: Stage, number: int) -> str:
             cowfs_here("snapshot", command, stage.database, name)
         stage.go_on(f"{command} {number}")
         said.append(_said(result))
+    return "; ".join(said)
+
+
+def mount(stage: Stage, number: int) -> str:
+    """A mount makes a named snapshot with mkdir and deletes it with rmdir; it goes on."""
+    if stage.mount is None:
+        stage.go_on("first")
+        point = stage.faults.plan.with_name("mounted")
+        declared = [" WARNING the disk is full", " ERROR (mkdir|rmdir): .*: Input/output error"]
+        stage.mount = stage.stack.enter_context(mounted(stage.database, point, declared=declared))
+    path, said = stage.mount.snapshots / f"name-{number}", []
+    for call in (path.mkdir, path.rmdir):
+        try:
+            with stage.failing(number):
+                call()
+            said.append("done")
+        except OSError as error:
+            assert error.errno in (errno.EIO, errno.ENOSPC), error
+            said.append(errno.errorcode[error.errno])
+        if path.exists() != (call == path.mkdir):
+            assert said[-1] != "done"
+            call()
+    assert stage.found() == stage.acknowledged
+    assert (stage.mount.live / "snapshot.json").exists()
     return "; ".join(said)
 
 
@@ -164,8 +244,11 @@ def _said(result: Completed) -> str:
 
 SCENARIOS: dict[str, Callable[[Stage, int], str]] = {
     "commit": commit,
+    "open store": open_store,
+    "threads": threads,
     "snapshot": snapshot,
     "import": import_,
+    "mount": mount,
 }
 
 
@@ -183,8 +266,9 @@ def play(scenario: str, stage: Stage) -> Iterator[str]:
 def main(scenario: str, point: str, plan: str, code: str, how: str) -> None:
     """Play one scenario."""
     stage = Stage(Faults(Path(point), Path(plan)), getattr(errno, code), How[how])
-    for line in play(scenario, stage):
-        print(line, flush=True)
+    with stage.stack:
+        for line in play(scenario, stage):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ Rules it keeps (each was learned by losing data in an experiment):
    before its commit has ended, and a writer may be put to sleep, or killed, in between.)
 6. Reading takes neither LMDB nor its map, so it works where address space is scarce, and on a file that LMDB refuses.
 7. All that a process holds is held by one slot of the table (``locktable``), at the oldest root of it.
+8. When a meta page could not be written LMDB does nothing more until it is opened again. The next transaction does that,
+   while no other thread is inside of LMDB. Our own locks and slots stay, so what is held or pinned is safe meanwhile.
 """
 
 from __future__ import annotations
@@ -79,6 +81,8 @@ class Env:
         self._pid = os.getpid()
         self.handles: dict[bytes, lmdb._Database] = {}  # of the named databases, for write transactions
         self._evicted = 0.0
+        self._inside = threading.RLock()  # held by the thread that is inside of LMDB
+        self._stopped = False  # whether LMDB does no more, by rule 8
         self.guarded = False
         self._table = LockTable(location.lock)
         self._other_tables = [LockTable(lock) for lock in location.other_locks] if readonly else []
@@ -208,13 +212,14 @@ class Env:
         """
         self._require_usable()
         self.evict_dead_readers()
-        txn = self._begin_write()
-        try:
-            self._with_room(lambda: self.roots.enter(txn))
-            yield txn
-            txn.commit()
-        finally:
-            txn.abort()
+        with self._inside:
+            txn = self._begin_write()
+            try:
+                self._with_room(lambda: self.roots.enter(txn))
+                yield txn
+                txn.commit()
+            finally:
+                txn.abort()
 
     def claim_pin(self) -> None:
         """See to it that what is committed from now on is retained, if this is a store, without a commit."""
@@ -245,7 +250,7 @@ class Env:
         """Put everything that is committed on disk; needed after commits that were not durable."""
         self._require_usable()
         if self._lmdb is not None:
-            with translated(self.path):
+            with self._inside, translated(self.path):
                 self._lmdb.sync(True)
 
     # -- inside --------------------------------------------------------------------------------------------------
@@ -264,16 +269,19 @@ class Env:
     def _open_lmdb(self) -> lmdb.Environment:
         with translated(self.path):
             self._table.guard(self.file.newest_txnid, _MAX_READERS)
-            return lmdb.open(
-                os.fsencode(self.path),
-                subdir=self._location.is_directory,
-                map_size=self._map_size(),
-                create=False,
-                sync=self.durable,
-                max_readers=_MAX_READERS,
-                max_dbs=_MAX_DATABASES,
-                lib_version=0,
-            )
+            return self._guarded_lmdb()
+
+    def _guarded_lmdb(self) -> lmdb.Environment:
+        return lmdb.open(
+            os.fsencode(self.path),
+            subdir=self._location.is_directory,
+            map_size=self._map_size(),
+            create=False,
+            sync=self.durable,
+            max_readers=_MAX_READERS,
+            max_dbs=_MAX_DATABASES,
+            lib_version=0,
+        )
 
     def _map_size(self) -> int:
         root = self.file.newest_root()
@@ -315,11 +323,12 @@ class Env:
     def _write_lock(self) -> Iterator[WriteTxn]:
         """Keep other writers away for a block that commits nothing."""
         self._require_usable()
-        txn = self._begin_write()
-        try:
-            yield txn
-        finally:
-            txn.abort()
+        with self._inside:
+            txn = self._begin_write()
+            try:
+                yield txn
+            finally:
+                txn.abort()
 
     def _writable(self) -> lmdb.Environment:
         """Return LMDB's environment, which one opened for reading does not have."""
@@ -330,9 +339,8 @@ class Env:
 
     def _begin_write(self) -> WriteTxn:
         """Begin the write transaction, waiting for other writers."""
-        environment = self._writable()
         with translated(self.path):
-            raw = environment.begin(write=True)
+            raw = self._begin_raw()
         try:
             self._require_writable_on(raw.id() - 1)
             txn = WriteTxn(self, raw, self._vetting)
@@ -348,6 +356,24 @@ class Env:
         self._pair.require_base(newest)
         if newest >= MAX_TXNID:
             raise CorruptDatabase(f"{self.path}: no transaction ids are left above {newest}, which no database reaches")
+
+    def _begin_raw(self) -> lmdb.Transaction[bytes]:
+        if not self._stopped:
+            try:
+                return self._writable().begin(write=True)
+            except lmdb.PanicError:
+                self._stopped = True
+        self._reopen()
+        return self._writable().begin(write=True)
+
+    def _reopen(self) -> None:
+        """Open LMDB again, by rule 8. When that fails the next transaction tries it again."""
+        self._pair.require_in_place()
+        self._look_at_meta_pages()
+        self._writable().close()
+        self.handles.clear()
+        self._lmdb = self._guarded_lmdb()
+        self._stopped = False
 
     def _give_lock_to_owner(self) -> None:
         """Where root has created lock.mdb, give it to the owner of the data, who could not open the environment else."""

@@ -53,7 +53,10 @@ def test_the_call_that_was_asked_for_fails(tmp_path: Path) -> None:
     ("scenario", "code", "how", "expected"),
     [
         ("commit", "EIO", How.HALFWAY, _COMMIT),
+        ("open store", "ENOSPC", How.CLEANLY, _COMMIT[:2]),
+        ("threads", "EIO", How.CLEANLY, _COMMIT[:2]),
         ("snapshot", "EIO", How.AFTER, _COMMIT),
+        ("mount", "EIO", How.CLEANLY, _COMMIT[:2]),
         ("import", "ENOSPC", How.CLEANLY, _COMMIT),
     ],
 )
