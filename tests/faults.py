@@ -1,4 +1,4 @@
-"""What cowfs makes of calls that fail: each call of a commit, a snapshot, an import, once, by a command or in a mount.
+"""What cowfs makes of calls that fail: each call of a commit, a snapshot, an import, a restore.
 
     python -m tests.faults SCENARIO MOUNT PLAN ERRNO HOW
 
@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -234,6 +236,24 @@ def import_(stage: Stage, number: int) -> str:
     return _said(result)
 
 
+def restore(stage: Stage, number: int) -> str:
+    """A backup becomes a database beside it."""
+    if not stage.acknowledged:
+        stage.go_on("one", "two" * 100_000)
+    before = (stage.database / "data.mdb").read_bytes()
+    new = stage.faults.point / "new"
+    result = stage.strike(number, "restore", stage.database, new)
+    there = new.exists()
+    assert sorted(os.listdir(stage.faults.point)) == (["db", "new"] if there else ["db"])
+    if not there:
+        assert result.returncode == 1
+        cowfs_here("restore", stage.database, new)
+    assert content(new) == (stage.acknowledged, [])
+    assert (stage.database / "data.mdb").read_bytes() == before
+    shutil.rmtree(new)
+    return _said(result)
+
+
 def _names(stage: Stage) -> list[str]:
     return [snapshot["name"] for snapshot in json.loads(cowfs_here("snapshot", "list", stage.database, "--json"))]
 
@@ -249,6 +269,7 @@ SCENARIOS: dict[str, Callable[[Stage, int], str]] = {
     "snapshot": snapshot,
     "import": import_,
     "mount": mount,
+    "restore": restore,
 }
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cowfs.errors import AccessDenied, PlaceError
-from cowfs.pages.failure import translated
+from cowfs.pages.failure import domain_error, translated
 from cowfs.pages.locktable import sync_directory
 
 _MARK = ".restore-"
@@ -78,18 +78,25 @@ def staged(new: Path, access: Access) -> Iterator[Path]:
     _clear_leftovers(directory, prefix)
     place = _make(new, directory, prefix, directory_wanted=not filled)
     data = place if filled else place / "data.mdb"
-    descriptor = os.open(data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        with translated(new):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # says that somebody is at work here
+        with translated(new), _at_work(data) as descriptor:
             yield data
             access.give(data, access.file)
             os.fsync(descriptor)
             _put_in_place(new, place, directory, access, filled=filled)
     except BaseException:
-        with suppress(OSError):
+        with suppress(OSError):  # it is closed by now: NFS and FUSE keep a file that is open under another name
             place.unlink() if filled else shutil.rmtree(place)
         raise
+
+
+@contextmanager
+def _at_work(data: Path) -> Iterator[int]:
+    """Yield a descriptor of ``data``, with the lock that says that somebody is at work here."""
+    descriptor = os.open(data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -137,7 +144,7 @@ def _make(new: Path, directory: Path, prefix: str, *, directory_wanted: bool) ->
     except PermissionError:
         raise AccessDenied(f"{new}: no permission to make a directory there") from None
     except OSError as error:
-        raise PlaceError(f"{new}: cannot be made: {error.strerror}") from None
+        raise domain_error(error, new) from error
 
 
 def _clear_leftovers(directory: Path, prefix: str) -> None:
@@ -156,11 +163,13 @@ def _clear(place: Path) -> None:
         return  # it may only just have been made
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(place) if place.is_dir() else place.unlink()
+        data.unlink()
     except BlockingIOError:
         return
     finally:
         os.close(descriptor)
+    if place != data:
+        shutil.rmtree(place)
 
 
 def _has_acl(path: Path) -> bool:
