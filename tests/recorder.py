@@ -150,11 +150,12 @@ def _wait_for_mount(point: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 def _take_away(point: Path, process: subprocess.Popen[bytes]) -> None:
+    """Unmount, and end the process: it would go on as long as another mount namespace has a copy of the mount."""
     try:
         unmount(point)
-        process.wait(LIMIT)
     finally:
-        process.kill()  # it has ended, if all is well
+        process.kill()
+        process.wait(LIMIT)
         unmount(point)
 
 
