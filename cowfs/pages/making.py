@@ -18,11 +18,13 @@ from typing import Final
 from cowfs.errors import AccessDenied, Busy, DatabaseError, PlaceError
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.failure import domain_error, translated
-from cowfs.pages.layout import INTEGER_KEY, MAX_PAGE_SIZE, NO_PAGE, Root, TreeRecord, pack_meta
+from cowfs.pages.layout import INTEGER_KEY, MAX_PAGE_SIZE, META_SIZE, NO_PAGE, Root, TreeRecord, pack_meta
 from cowfs.pages.locktable import LockTable, sync_directory
 from cowfs.pages.mapsize import FULL
 from cowfs.pages.unfinished import DATA_NAME, LOCK_NAME, NEW_NAME, is_unfinished
 
+_BEGIN: Final = slice(16, 24)  # of a meta page: magic and version
+_TXNID: Final = slice(144, 152)
 _PATIENCE: Final = 2.0  # seconds for another process that is making it, or has just opened it
 _POLL_INTERVAL: Final = 0.01
 
@@ -141,9 +143,16 @@ def _is_empty_environment(path: Path) -> bool:
     """Return whether there is an environment, whole and without any entry: one that was made, and not begun to be used."""
     try:
         with DataFile(path / DATA_NAME) as file:
-            return file.newest_root().main.entries == 0 and not file.settled_meta_pages().problems()
+            root, sound = file.newest_root(), not file.settled_meta_pages().problems()
+            return root.main.entries == 0 and (sound or _nothing_committed(file, root))
     except DatabaseError:
         return False
+
+
+def _nothing_committed(file: DataFile, root: Root) -> bool:
+    """Return whether the second meta page is what a first commit leaves that could not write it: LMDB undoes half of it."""
+    first, second = file.pread(META_SIZE, 0), file.pread(META_SIZE, root.page_size)
+    return root.txnid == 0 and second[_BEGIN] == first[_BEGIN] and second[_TXNID] == bytes(8)
 
 
 def _require_free(path: Path) -> None:

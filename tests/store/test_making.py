@@ -91,6 +91,19 @@ def test_what_was_cut_off_is_made(tmp_path: Path, data: str, lock: str, maker: C
     assert sorted(os.listdir(path)) == ["data.mdb", "lock.mdb"]
 
 
+@pytest.mark.parametrize("maker", MAKERS)
+def test_what_a_first_commit_left_that_could_not_write_its_meta_page_is_made(
+    tmp_path: Path, maker: Callable[[Path], None]
+) -> None:
+    """LMDB takes the transaction id and the last page back, and leaves the roots of the trees."""
+    Env.create(tmp_path / "db", durable=False).close()
+    data = bytearray(BLANK + bytes(8192))
+    data[4096 + 128 : 4096 + 136] = (2).to_bytes(8, "little")  # the root of the main tree
+    (tmp_path / "db" / "data.mdb").write_bytes(data)
+    maker(tmp_path / "db")
+    with_store(tmp_path / "db")
+
+
 def test_what_is_something_else_is_left_alone(tmp_path: Path) -> None:
     Store.create(tmp_path / "store", durability="none").close()
     foreign: dict[str, dict[str, bytes]] = {
