@@ -243,13 +243,27 @@ def restore(stage: Stage, number: int) -> str:
     before = (stage.database / "data.mdb").read_bytes()
     new = stage.faults.point / "new"
     result = stage.strike(number, "restore", stage.database, new)
-    there = new.exists()
-    assert sorted(os.listdir(stage.faults.point)) == (["db", "new"] if there else ["db"])
-    if not there:
-        assert result.returncode == 1
+    assert sorted(os.listdir(stage.faults.point)) == (["db"] if result.returncode else ["db", "new"])
+    if result.returncode:
         cowfs_here("restore", stage.database, new)
     assert content(new) == (stage.acknowledged, [])
     assert (stage.database / "data.mdb").read_bytes() == before
+    shutil.rmtree(new)
+    return _said(result)
+
+
+def restore_compact(stage: Stage, number: int) -> str:
+    """A backup becomes the smallest database, in a directory that was there and is empty again when it fails."""
+    if not stage.acknowledged:
+        stage.go_on("one", "two" * 10_000)
+    new = stage.faults.point / "new"
+    new.mkdir(exist_ok=True)
+    arguments = ("restore", "--compact", stage.database, new)
+    result = stage.strike(number, *arguments)
+    assert os.listdir(new) == ([] if result.returncode else ["data.mdb"])
+    if result.returncode:
+        cowfs_here(*arguments)
+    assert content(new) == (stage.acknowledged, [])
     shutil.rmtree(new)
     return _said(result)
 
@@ -270,6 +284,7 @@ SCENARIOS: dict[str, Callable[[Stage, int], str]] = {
     "import": import_,
     "mount": mount,
     "restore": restore,
+    "compacting restore": restore_compact,
 }
 
 

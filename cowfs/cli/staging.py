@@ -86,7 +86,7 @@ def staged(new: Path, access: Access) -> Iterator[Path]:
             _put_in_place(new, place, directory, access, filled=filled)
     except BaseException:
         with suppress(OSError):  # it is closed by now: NFS and FUSE keep a file that is open under another name
-            place.unlink() if filled else shutil.rmtree(place)
+            _discard(place)
         raise
 
 
@@ -105,12 +105,27 @@ def _put_in_place(new: Path, place: Path, directory: Path, access: Access, *, fi
     if filled:
         if (directory / "data.mdb").exists():
             raise PlaceError(f"{new}: somebody else has made a database there meanwhile")
-        place.rename(directory / "data.mdb")
+        target = directory / "data.mdb"
     else:
         access.give(place, access.directory)
         sync_directory(place)
-        place.rename(new.resolve())
-    sync_directory(directory)
+        target = new.resolve()
+    place.rename(target)
+    try:
+        sync_directory(directory)
+    except BaseException:  # its name may not be on disk: take it back, to discard it
+        target.rename(place)
+        raise
+
+
+def _discard(place: Path) -> None:
+    """Remove what was being made, and what was made of it under a longer name."""
+    if place.is_dir():
+        shutil.rmtree(place)
+        return
+    for path in place.parent.iterdir():
+        if path.name.startswith(place.name):
+            path.unlink()
 
 
 def is_there(new: Path) -> bool:

@@ -16,6 +16,7 @@ from tests.failing import How, failing_filesystem
 _LIMIT = 60.0  # seconds
 _COMMIT = ("write db/data.mdb", "fsync db/data.mdb", "write db/lock.mdb")  # calls of each
 _RESTORE = ("mkdir .new", "create .new", "write .new", "truncate .new", "fsync .new", "rename .new", "fsyncdir .")
+_COMPACTING_RESTORE = ("write new/.data", "truncate new/.data", "fsync new/.data", "unlink new/.data", "rename new/.data")
 _CALLS = """
     import errno, os, sys
     name = sys.argv[2]
@@ -60,12 +61,8 @@ def test_the_call_that_was_asked_for_fails(tmp_path: Path) -> None:
         ("snapshot", "EIO", How.AFTER, _COMMIT),
         ("mount", "EIO", How.CLEANLY, _COMMIT[:2]),
         ("import", "ENOSPC", How.CLEANLY, _COMMIT),
-        (
-            "restore",
-            "EIO",
-            How.CLEANLY,
-            _RESTORE,
-        ),
+        ("restore", "EIO", How.CLEANLY, _RESTORE),
+        ("compacting restore", "ENOSPC", How.CLEANLY, _COMPACTING_RESTORE),
     ],
 )
 def test_each_call_fails_once(tmp_path: Path, scenario: str, code: str, how: How, expected: tuple[str, ...]) -> None:
