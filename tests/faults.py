@@ -1,4 +1,4 @@
-"""What cowfs makes of calls that fail: each call of a commit, a snapshot, an import, a restore.
+"""What cowfs makes of calls that fail: each call of a commit, a snapshot, a bound, an import, a restore.
 
     python -m tests.faults SCENARIO MOUNT PLAN ERRNO HOW
 
@@ -29,14 +29,15 @@ from cowfs.cli.verify import verify
 from cowfs.errors import CowfsError, DiskFull, EnvironmentFailure
 from cowfs.pages.reading import reading
 from cowfs.store.db import Db
+from cowfs.store.retention import Retention
 from cowfs.store.store import Store
 from tests.commands import Completed, cowfs_here, run_here
 from tests.failing import Faults, How
 from tests.mounted import Mount, mounted
 
 _MAX_CALLS = 100  # of one scenario
-_LINES = 12
-_BATCH = 6
+_LINES = 9
+_BATCH = 3
 _TEXT = ":note/text"
 
 
@@ -218,7 +219,7 @@ def mount(stage: Stage, number: int) -> str:
 
 
 def import_(stage: Stage, number: int) -> str:
-    """Two batches of lines; an import that stops says from which line to go on."""
+    """Three batches of lines; an import that stops says from which line to go on."""
     texts = [f"{number} {line}" for line in range(_LINES)]
     source = stage.faults.plan.with_name("lines.jsonl")
     source.write_text("".join(json.dumps({_TEXT: text}) + "\n" for text in texts))
@@ -268,6 +269,21 @@ def restore_compact(stage: Stage, number: int) -> str:
     return _said(result)
 
 
+def retain(stage: Stage, number: int) -> str:
+    """A bound is lowered, and history is given up for it."""
+    with Store.open(stage.database) as store:
+        store.retain(Retention(commits=100))
+    stage.go_on(f"before {number}")
+    arguments = ("retain", stage.database, "--commits", "1")
+    result = stage.strike(number, *arguments)
+    assert stage.found() == stage.acknowledged
+    if result.returncode:
+        cowfs_here(*arguments)
+    with Store.open(stage.database) as store, store.timeline() as timeline:
+        assert timeline.retention.commits == 1
+    return _said(result)
+
+
 def _names(stage: Stage) -> list[str]:
     return [snapshot["name"] for snapshot in json.loads(cowfs_here("snapshot", "list", stage.database, "--json"))]
 
@@ -285,6 +301,7 @@ SCENARIOS: dict[str, Callable[[Stage, int], str]] = {
     "mount": mount,
     "restore": restore,
     "compacting restore": restore_compact,
+    "retain": retain,
 }
 
 

@@ -61,6 +61,7 @@ def test_the_call_that_was_asked_for_fails(tmp_path: Path) -> None:
         ("snapshot", "EIO", How.AFTER, _COMMIT),
         ("mount", "EIO", How.CLEANLY, _COMMIT[:2]),
         ("import", "ENOSPC", How.CLEANLY, _COMMIT),
+        ("retain", "ENOSPC", How.HALFWAY, _COMMIT[:2]),
         ("restore", "EIO", How.CLEANLY, _RESTORE),
         ("compacting restore", "ENOSPC", How.CLEANLY, _COMPACTING_RESTORE),
     ],
