@@ -1,4 +1,4 @@
-"""What cowfs makes of calls that fail: each call of a commit, a snapshot, a bound, an import, a restore.
+"""What cowfs makes of calls that fail: each call of init, a commit, a snapshot, a bound, an import, a restore.
 
     python -m tests.faults SCENARIO MOUNT PLAN ERRNO HOW
 
@@ -31,7 +31,7 @@ from cowfs.pages.reading import reading
 from cowfs.store.db import Db
 from cowfs.store.retention import Retention
 from cowfs.store.store import Store
-from tests.commands import Completed, cowfs_here, run_here
+from tests.commands import Completed, cowfs_here, one_line, run_here
 from tests.failing import Faults, How
 from tests.mounted import Mount, mounted
 
@@ -284,6 +284,22 @@ def retain(stage: Stage, number: int) -> str:
     return _said(result)
 
 
+def init(stage: Stage, number: int) -> str:
+    """A database is made; one that could not be made leaves at most a lock file, and the same command makes it then."""
+    new = stage.faults.point / f"new-{number}"
+    result = stage.strike(number, "init", new)
+    if result.returncode:
+        assert not new.exists() or set(os.listdir(new)) <= {"lock.mdb"}
+        cowfs_here("init", new)
+    first, second = (json.dumps([{_TEXT: text}]) for text in ("first", "second"))
+    committed = run_here("transact", new, code=None, stdin=first)
+    if committed.returncode:  # what the kernel could not write back is reported to whoever syncs the file next
+        assert "lock.mdb: " in one_line(committed)
+    cowfs_here("transact", new, stdin=second)
+    assert content(new) == (["second"] if committed.returncode else ["first", "second"], [])
+    return _said(result)
+
+
 def _names(stage: Stage) -> list[str]:
     return [snapshot["name"] for snapshot in json.loads(cowfs_here("snapshot", "list", stage.database, "--json"))]
 
@@ -302,6 +318,7 @@ SCENARIOS: dict[str, Callable[[Stage, int], str]] = {
     "restore": restore,
     "compacting restore": restore_compact,
     "retain": retain,
+    "init": init,
 }
 
 

@@ -15,6 +15,7 @@ from tests.failing import How, failing_filesystem
 
 _LIMIT = 60.0  # seconds
 _COMMIT = ("write db/data.mdb", "fsync db/data.mdb", "write db/lock.mdb")  # calls of each
+_INIT = ("mkdir new", "create new", "write new", "fsync new", "rename new", "fsyncdir new", "fsyncdir .")
 _RESTORE = ("mkdir .new", "create .new", "write .new", "truncate .new", "fsync .new", "rename .new", "fsyncdir .")
 _COMPACTING_RESTORE = ("write new/.data", "truncate new/.data", "fsync new/.data", "unlink new/.data", "rename new/.data")
 _CALLS = """
@@ -55,6 +56,7 @@ def test_the_call_that_was_asked_for_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scenario", "code", "how", "expected"),
     [
+        ("init", "ENOSPC", How.CLEANLY, _INIT),
         ("commit", "EIO", How.HALFWAY, _COMMIT),
         ("open store", "ENOSPC", How.CLEANLY, _COMMIT[:2]),
         ("threads", "EIO", How.CLEANLY, _COMMIT[:2]),
