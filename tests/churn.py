@@ -56,6 +56,7 @@ class Model:
     seed: int
     txid: int = _FIRST_TXID
     items: dict[str, str] = field(default_factory=dict)
+    prefix: str = "item"  # of the keys
     _sum: int = 0
 
     def __post_init__(self) -> None:
@@ -72,7 +73,7 @@ class Model:
         keys = choice.sample(range(_KEYS), choice.randint(1, 4))
         changes: list[Change] = []
         for number in keys:
-            key = f"item-{number:04}"
+            key = f"{self.prefix}-{number:04}"
             gone = key in self.items and choice.random() < 0.3
             changes.append(
                 (key, None if gone else choice.randbytes(choice.randint(1, choice.choice(_SIZES)) // 2 + 8).hex())
@@ -130,9 +131,14 @@ def digest_in(db: Db) -> str:
 
 def require_sound(path: Path) -> None:
     """Hold that `cowfs check` finds nothing in the database in directory ``path``."""
+    found = findings(path)
+    assert found == [], f"{path}: {found[:5]}"
+
+
+def findings(path: Path) -> list[str]:
+    """Return what `cowfs check` finds in the database in directory ``path``."""
     with reading(path) as reader:
-        findings = list(verify(reader, lambda _pages: None).findings)
-    assert findings == [], f"{path}: {findings[:5]}"
+        return list(verify(reader, lambda _pages: None).findings)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 It passes everything through to a backing directory, in a process of its own, one request after another, so that the journal
 has one order for all files:
 
-    python -m tests.recorder BACKING MOUNTPOINT JOURNAL
+    python -m tests.recorder BACKING MOUNTPOINT JOURNAL ROOM META
 
 ``recording`` mounts it for the length of a block. ``tests.powercut`` makes of the journal what a loss of power could leave.
 What it relies on:
@@ -14,7 +14,7 @@ What it relies on:
 3. There is no lock operation and no direct_io, so that locks and mappings are the kernel's own; LMDB works here.
 4. No exception leaves an operation other than as an errno, or fusepy would answer with stale memory.
 
-Hard and symbolic links are refused, and so is a new name for a directory.
+Hard and symbolic links are refused, and so is a new name in another directory.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ _TIMES = ("st_atime", "st_mtime", "st_ctime")
 _SPACE = (
     "f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail", "f_namemax",
 )  # fmt: skip
+_PAGE = 4096
+_META_PAGES = 2 * _PAGE
 
 
 class Kind(IntEnum):
@@ -94,6 +96,20 @@ def read_journal(path: Path) -> Iterator[Event]:
 
 
 @dataclass(frozen=True)
+class Faults:
+    """What of a disk fails: a file has room for ``room`` bytes, and every ``meta``-th write of a meta page fails.
+
+    Of such a meta page nothing, a half, or all has been written in spite of the error. 0: nothing fails.
+    """
+
+    room: int = 0
+    meta: int = 0
+
+
+NO_FAULTS = Faults()
+
+
+@dataclass(frozen=True)
 class Recording:
     """A running recorder, or, after its block, what it has recorded."""
 
@@ -106,23 +122,25 @@ class Recording:
 
 
 @contextmanager
-def recording(directory: Path) -> Iterator[Recording]:
+def recording(directory: Path, faults: Faults = NO_FAULTS) -> Iterator[Recording]:
     """Record below ``directory/mnt`` for the length of the block; at its end nothing is mounted any more.
+
+    What lies in ``directory/backing`` is there.
 
     Whoever works there is a process of its own, with a time limit: it hangs when the recorder does.
     """
-    with serving(directory, "tests.recorder", directory / "journal") as point:
+    with serving(directory, "tests.recorder", directory / "journal", str(faults.room), str(faults.meta)) as point:
         yield Recording(point, directory / "journal")
 
 
 @contextmanager
-def serving(directory: Path, module: str, *arguments: Path) -> Iterator[Path]:
+def serving(directory: Path, module: str, *arguments: Path | str) -> Iterator[Path]:
     """Yield ``directory/mnt``, where ``module`` serves ``directory/backing`` in a process of its own; then unmount it.
 
     The process is started with these two directories and ``arguments``, and must not complain.
     """
     backing, point = directory / "backing", directory / "mnt"
-    backing.mkdir()
+    backing.mkdir(exist_ok=True)
     point.mkdir()
     command = [sys.executable, "-m", module, *map(str, (backing, point, *arguments))]
     errors = directory / f"{module}.errors"
@@ -163,9 +181,12 @@ class Recorder:
     """The operations, as fusepy calls them: a path begins with a slash, a handle is a descriptor of the backing file."""
 
     use_ns = True
+    _faults = NO_FAULTS
+    _commits = 0
 
-    def __init__(self, backing: Path, journal: Path) -> None:
+    def __init__(self, backing: Path, journal: Path, faults: Faults = NO_FAULTS) -> None:
         self._backing = backing
+        self._faults = faults
         self._journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def __call__(self, operation: str, *arguments: Any) -> Any:
@@ -200,14 +221,19 @@ class Recorder:
         self._record(Kind.REMOVE, path)
 
     def rename(self, old: str, new: str) -> None:
-        if self._below(old).is_dir():
+        if self._below(old).parent != self._below(new).parent:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         self._below(old).rename(self._below(new))
         self._record(Kind.RENAME, old, data=os.fsencode(name_in(new)))
 
     def write(self, path: str, data: bytes, offset: int, descriptor: int) -> int:
-        written = os.pwrite(descriptor, data, offset)
+        if self._faults.room and offset + len(data) > self._faults.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        part = self._part_written(path, offset, len(data))
+        written = os.pwrite(descriptor, data[:part], offset)
         self._record(Kind.WRITE, path, offset, data[:written])
+        if part is not None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         return written
 
     def truncate(self, path: str, size: int, descriptor: int | None = None) -> None:
@@ -256,6 +282,14 @@ class Recorder:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
+    def _part_written(self, path: str, offset: int, size: int) -> int | None:
+        """Return how much of a meta page is written before the disk fails; None when it does not."""
+        if not self._faults.meta or not path.endswith("data.mdb") or offset >= _META_PAGES or size >= _PAGE:
+            return None
+        self._commits += 1
+        failures, rest = divmod(self._commits, self._faults.meta)
+        return None if rest else (0, size // 2, size)[failures % 3]
+
     def _below(self, path: str) -> Path:
         return self._backing / name_in(path)
 
@@ -284,5 +318,5 @@ def serve(operations: Recorder, mountpoint: Path) -> None:
 
 
 if __name__ == "__main__":
-    _backing, _point, _journal = (Path(argument).resolve() for argument in sys.argv[1:])
-    serve(Recorder(_backing, _journal), _point)
+    _backing, _point, _journal = (Path(argument).resolve() for argument in sys.argv[1:4])
+    serve(Recorder(_backing, _journal, Faults(*map(int, sys.argv[4:]))), _point)

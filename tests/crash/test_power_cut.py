@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from cowfs.errors import CowfsError
-from tests import powercut
+from tests import churn, disk, powercut
 from tests.commands import python
-from tests.recorder import Event, Kind, recording
+from tests.recorder import Event, Faults, Kind, recording
 
 _COMMITS = 60
 _CUTS = 60
@@ -48,6 +48,9 @@ _RECORDED = (
     "sync_directory d", "write d/file 4096+3", "rename d/file", "mkdir e", "remove e",
 )  # fmt: skip
 
+_FEW = 16  # cuts
+_FAULTS = {"full": Faults(room=1_200_000), "meta": Faults(meta=5)}
+
 Recorded = tuple[list[Event], dict[int, str]]
 
 
@@ -59,7 +62,7 @@ def durable(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
 def _verdicts(directory: Path, events: Sequence[Event], model: Mapping[int, str], seed: int) -> Iterator[str]:
     """Cut the power again and again; yield what became of the store each time."""
-    for cut in powercut.cuts(events, seed, _CUTS):
+    for cut in disk.cuts(events, seed, _CUTS):
         cut.restore(directory / "cut")
         try:
             txid = powercut.verify(directory / "cut", cut, model)
@@ -77,7 +80,7 @@ def test_a_loss_of_power_costs_nothing_that_was_acknowledged(durable: Recorded, 
     events, model = durable
     assert len(model) == _COMMITS + 1
     found = Counter[bool]()
-    for number, cut in enumerate(powercut.cuts(events, seed, _CUTS)):
+    for number, cut in enumerate(disk.cuts(events, seed, _CUTS)):
         print(f"seed {seed}, {number}: {cut.describe()}")
         cut.restore(tmp_path / str(number))
         found[powercut.verify(tmp_path / str(number), cut, model) == cut.acknowledged[-1]] += 1
@@ -91,6 +94,45 @@ def test_without_syncing_it_may_cost_everything(tmp_path: Path) -> None:
     assert not any(event.kind is Kind.SYNC for event in events)
     found = Counter(_verdicts(tmp_path, events, model, seed=3))
     assert found["damaged"] > _CUTS // 4, found
+
+
+@pytest.mark.parametrize(("scene", "commits"), [("two", 40), ("killed", 60), ("named", 50), ("full", 80), ("meta", 30)])
+def test_a_loss_of_power_costs_nothing(tmp_path: Path, scene: str, commits: int) -> None:
+    events, model = powercut.record(scene, tmp_path, 41, commits, _FAULTS.get(scene, Faults()))
+    for number, cut in enumerate(disk.cuts(events, 41, _FEW)):
+        print(f"{scene} {number}: {cut.describe()}")
+        cut.restore(tmp_path / str(number))
+        powercut.verify(tmp_path / str(number), cut, model, writers=1 + (scene == "two"), faults=scene in _FAULTS)
+
+
+def test_a_loss_of_power_leaves_no_half_restore(tmp_path: Path) -> None:
+    churn.create("store", tmp_path / "backup")
+    events, _model = powercut.record("restore", tmp_path, 42, 0)
+    found = Counter[int]()
+    for number, cut in enumerate(disk.cuts(events, 42, _FEW, disk.NOTHING)):
+        print(f"{number}: {cut.describe()}")
+        cut.restore(tmp_path / str(number))
+        found[powercut.verify_restored(tmp_path / str(number), cut, tmp_path / "backup")] += 1
+    assert len(found) > 1, "the power is not cut within restores"
+
+
+def test_a_second_loss_of_power_while_the_first_is_recovered_costs_nothing(durable: Recorded, tmp_path: Path) -> None:
+    events, model = durable
+    model = model | {txid: churn.Model(31).at(txid).digest for txid in range(max(model), max(model) + 5)}
+    firsts = {f"{number}": cut for number, cut in enumerate(disk.cuts(events, 43, 6))}
+    for number, cut in firsts.items():
+        cut.restore(tmp_path / "backing" / number)
+    again, _model = powercut.record("again", tmp_path, 31, 3)
+    for number, first in firsts.items():
+        below = [
+            event._replace(name=event.name.removeprefix(f"{number}/"))
+            for event in again
+            if event.name.startswith(f"{number}/")
+        ]
+        for second, cut in enumerate(disk.cuts(below, 43, _FEW // 4, first)):
+            print(f"{number} {first.describe()}, {second}: {cut.describe()}")
+            cut.restore(tmp_path / f"{number}-{second}")
+            powercut.verify(tmp_path / f"{number}-{second}", cut, model)
 
 
 def _without(events: Sequence[Event], which: str) -> list[Event]:
@@ -134,10 +176,10 @@ def _left(*after_sync: Event) -> set[bytes]:
         Event(Kind.SYNC_DIRECTORY, "."),
         Event(Kind.WRITE, "file", 0, b"-" * 8192),
         Event(Kind.SYNC, "file"),
-        Event(Kind.WRITE, powercut.ACKNOWLEDGED, 0, b"1 digest\n"),
+        Event(Kind.WRITE, disk.ACKNOWLEDGED, 0, b"1 digest\n"),
     ]
     events = [*before, *after_sync]
-    return {cut.files["file"] for cut in powercut.cuts(events, 5, 500) if cut.position == len(events)}
+    return {cut.files["file"] for cut in disk.cuts(events, 5, 500) if cut.position == len(events)}
 
 
 def test_what_is_not_synced_may_be_there_page_by_page_and_sector_by_sector() -> None:
@@ -161,3 +203,28 @@ def test_a_file_may_have_any_size_that_it_had() -> None:
     assert {content[8192:12288] for content in grown if len(content) == 16384} == {bytes(4096)}
     shrunk = _left(Event(Kind.TRUNCATE, "file", 5000), Event(Kind.TRUNCATE, "file", 8192))
     assert {content.count(b"-") for content in shrunk} >= {5000, 8192}
+
+
+def _names_left(*after_sync: Event) -> set[frozenset[str]]:
+    """Return all that may be left of the names, when ``kept`` and ``d`` were synced, after more events."""
+    before = [
+        Event(Kind.CREATE, "kept"),
+        Event(Kind.MKDIR, "d"),
+        Event(Kind.CREATE, "d/in"),
+        Event(Kind.SYNC_DIRECTORY, "d"),
+    ]
+    events = [*before, Event(Kind.SYNC_DIRECTORY, "."), *after_sync]
+    cuts = disk.cuts(events, 6, 500, disk.NOTHING)
+    return {frozenset(cut.files) for cut in cuts if cut.position == len(events)}
+
+
+def test_a_change_of_names_may_be_undone_until_the_directory_is_synced() -> None:
+    both, synced = frozenset({"kept", "d/in"}), Event(Kind.SYNC_DIRECTORY, ".")
+    renamed, removed = Event(Kind.RENAME, "kept", data=b"new"), Event(Kind.REMOVE, "kept")
+    assert _names_left(renamed) == {both, frozenset({"new", "d/in"})}, "never both, never neither"
+    assert _names_left(renamed, synced) == {frozenset({"new", "d/in"})}
+    assert _names_left(removed) == {both, frozenset({"d/in"})}
+    assert _names_left(removed, synced) == {frozenset({"d/in"})}
+    directory = Event(Kind.RENAME, "d", data=b"e")
+    assert _names_left(directory) == {both, frozenset({"kept", "e/in"})}
+    assert _names_left(directory, Event(Kind.SYNC, "e/in"), Event(Kind.SYNC_DIRECTORY, "e")) == _names_left(directory)

@@ -21,7 +21,7 @@ from cowfs.pages import making
 from cowfs.pages.env import Env
 from cowfs.pages.making import blank_file
 from cowfs.pages.unfinished import is_unfinished
-from tests import powercut
+from tests import disk
 from tests.commands import COWFS, cowfs_here, in_private_mounts, python, refused_here, run
 from tests.recorder import recording
 
@@ -263,7 +263,7 @@ def test_a_loss_of_power_while_it_is_made(tmp_path: Path) -> None:
         python(_RECORDED, recorded.point)
     events = list(recorded.events())
     left = set()
-    for number, cut in enumerate(powercut.cuts(events, 1, 40)):
+    for number, cut in enumerate(disk.cuts(events, 1, 40)):
         for maker in MAKERS:
             place = tmp_path / f"cut {number} {maker.__name__}"
             place.mkdir()
