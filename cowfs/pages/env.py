@@ -14,6 +14,8 @@ Rules it keeps (each was learned by losing data in an experiment):
 7. All that a process holds is held by one slot of the table (``locktable``), at the oldest root of it.
 8. When a meta page could not be written LMDB does nothing more until it is opened again. The next transaction does that,
    while no other thread is inside of LMDB. Our own locks and slots stay, so what is held or pinned is safe meanwhile.
+9. What is there is on disk before it is written over: LMDB undoes a meta page that it could not write, and the disk may have
+   it all the same. Found after a loss of power, its commit would be of pages that the next one has taken.
 """
 
 from __future__ import annotations
@@ -272,6 +274,8 @@ class Env:
             return self._guarded_lmdb()
 
     def _guarded_lmdb(self) -> lmdb.Environment:
+        if self.durable:  # by rule 9
+            os.fdatasync(self.file.fd)
         return lmdb.open(
             os.fsencode(self.path),
             subdir=self._location.is_directory,

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,20 @@ def test_a_loss_of_power_costs_nothing(tmp_path: Path, scene: str, commits: int)
         print(f"{scene} {number}: {cut.describe()}")
         cut.restore(tmp_path / str(number))
         powercut.verify(tmp_path / str(number), cut, model, writers=1 + (scene == "two"), faults=scene in _FAULTS)
+
+
+def test_what_a_failed_commit_has_left_is_on_disk_before_it_is_written_over(tmp_path: Path) -> None:
+    """Its meta page may be on disk, though the write failed and was undone: another commit takes the same pages."""
+    events, _model = powercut.record("meta", tmp_path, 44, 10, Faults(meta=5))
+    data = [event for event in events if event.name == _DATA and event.kind in (Kind.WRITE, Kind.SYNC)]
+    failed = [
+        number
+        for number, (event, undone) in enumerate(pairwise(data))
+        if event.kind is undone.kind is Kind.WRITE and event.number == undone.number and len(undone.data) < _META_PAGES // 2
+    ]
+    assert failed
+    for number in failed:
+        assert data[number + 2].kind is Kind.SYNC, f"{data[number + 2]} after {data[number]}"
 
 
 def test_a_loss_of_power_leaves_no_half_restore(tmp_path: Path) -> None:
