@@ -1,8 +1,8 @@
-"""The long version of tests/tools/test_copies.py, tests/crash/test_killed.py and test_races.py: the same scenes, for longer.
+"""The long version of tests/tools/test_copies.py, tests/crash/test_killed.py, test_races.py and test_power_cut.py.
 
 A round is one scene with one seed: copies of a mount beside a writer, writers killed without and with a mount, a mount
-killed under rsync, processes that fight for one store while they are killed. One line is printed for each. The first
-violation ends it with exit code 1; what lay on the disk then stays there.
+killed under rsync, processes that fight for one store while they are killed, the power cut under writers. One line is
+printed for each. The first violation ends it with exit code 1; what lay on the disk then stays there.
 
     scripts/torture [--seed N] [--seconds N] [--scene NAME]
 """
@@ -21,12 +21,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests import churn, kills, races
+from tests import churn, disk, kills, powercut, races
 from tests.copies import copy_and_check
 from tests.mounted import mounted
 
 _COPIES = 12
 _KILLS = 8
+_CUTS = 120
 _ROUNDS = 40  # of a race: about a minute
 
 Scene = Callable[[Path, int], str]
@@ -97,11 +98,23 @@ def _race(scene: str, directory: Path, seed: int) -> str:
     return str(result)
 
 
+def _power_cuts(scene: powercut.Scene, directory: Path, seed: int) -> str:
+    events, model = scene.record(directory, seed)
+    for number, cut in enumerate(disk.cuts(events, seed, _CUTS)):
+        place = directory / str(number)
+        (directory / "cut").write_text(f"{number}: {cut.describe()}\n")
+        cut.restore(place)
+        scene.verify(place, cut, model)
+        shutil.rmtree(place)
+    return f"{_CUTS} cuts of {len(model)} commits"
+
+
 SCENES: dict[str, Scene] = {
     **{f"copies-{kind}": partial(_copies, kind) for kind in churn.KINDS},
     **{f"kills-{kind}": partial(_kills, kind) for kind in churn.KINDS},
     **{f"mounted-kills-{kind}": partial(_kills_under_mount, kind) for kind in churn.KINDS},
     "mount-kill": _mount_kill,
+    **{f"power-{scene.name}": partial(_power_cuts, scene) for scene in powercut.SCENES},
     "races": partial(_race, "cowfs"),
     "races-readers": partial(_race, "readers"),
     "races-writers": partial(_race, "writers"),

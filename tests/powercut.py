@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cowfs.pages.check import check_pages
@@ -23,6 +24,34 @@ from tests.disk import ACKNOWLEDGED, Cut
 from tests.recorder import NO_FAULTS, Event, Faults, recording
 
 _MANY = 12  # commits: of more, some are looked at
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A writer of ``tests.cutwriter``: how many commits it makes, how many processes it is, and what of its disk fails."""
+
+    name: str
+    commits: int
+    writers: int = 1
+    faults: Faults = NO_FAULTS
+
+    def record(self, directory: Path, seed: int) -> tuple[list[Event], dict[int, str]]:
+        """Let it work below a recorder in ``directory``; return the events, and the model of what was written."""
+        return record(self.name, directory, seed, self.commits, self.faults)
+
+    def verify(self, directory: Path, cut: Cut, model: Mapping[int, str]) -> int:
+        """Hold that the store in ``directory``, restored there from ``cut``, has lost nothing; return its txid."""
+        return verify(directory, cut, model, writers=self.writers, faults=self.faults != NO_FAULTS)
+
+
+SCENES = (
+    Scene("store", 60),
+    Scene("two", 40, writers=2),
+    Scene("killed", 60),
+    Scene("named", 50),
+    Scene("full", 80, faults=Faults(room=1_200_000)),
+    Scene("meta", 30, faults=Faults(meta=5)),
+)
 
 
 def record(

@@ -50,7 +50,6 @@ _RECORDED = (
 )  # fmt: skip
 
 _FEW = 16  # cuts
-_FAULTS = {"full": Faults(room=1_200_000), "meta": Faults(meta=5)}
 
 Recorded = tuple[list[Event], dict[int, str]]
 
@@ -97,13 +96,13 @@ def test_without_syncing_it_may_cost_everything(tmp_path: Path) -> None:
     assert found["damaged"] > _CUTS // 4, found
 
 
-@pytest.mark.parametrize(("scene", "commits"), [("two", 40), ("killed", 60), ("named", 50), ("full", 80), ("meta", 30)])
-def test_a_loss_of_power_costs_nothing(tmp_path: Path, scene: str, commits: int) -> None:
-    events, model = powercut.record(scene, tmp_path, 41, commits, _FAULTS.get(scene, Faults()))
+@pytest.mark.parametrize("scene", powercut.SCENES[1:], ids=lambda scene: scene.name)
+def test_a_loss_of_power_costs_nothing(tmp_path: Path, scene: powercut.Scene) -> None:
+    events, model = scene.record(tmp_path, 41)
     for number, cut in enumerate(disk.cuts(events, 41, _FEW)):
-        print(f"{scene} {number}: {cut.describe()}")
+        print(f"{scene.name} {number}: {cut.describe()}")
         cut.restore(tmp_path / str(number))
-        powercut.verify(tmp_path / str(number), cut, model, writers=1 + (scene == "two"), faults=scene in _FAULTS)
+        scene.verify(tmp_path / str(number), cut, model)
 
 
 def test_what_a_failed_commit_has_left_is_on_disk_before_it_is_written_over(tmp_path: Path) -> None:
