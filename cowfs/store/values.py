@@ -29,6 +29,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from cowfs.errors import InputError
+from cowfs.escaping import escaped
 from cowfs.store.encoding import (
     BYTES,
     DIGITS_MAX,
@@ -114,8 +115,7 @@ def shown(value: Value | None) -> str:
 
 def one_line(text: str, limit: int) -> str:
     """Return the beginning of a text so that any terminal can print it on one line."""
-    cut = text if len(text) <= limit else text[:limit] + "…"
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in cut)
+    return escaped(text if len(text) <= limit else text[:limit] + "…")
 
 
 def _name_of(value: float) -> str:
