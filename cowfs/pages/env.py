@@ -51,6 +51,7 @@ from cowfs.pages.locktable import IDLE, PIN, LockTable
 from cowfs.pages.making import make_environment
 from cowfs.pages.mapsize import map_size
 from cowfs.pages.roots import Roots
+from cowfs.pages.stage import Stage, enter
 from cowfs.pages.tree import TreeReader
 from cowfs.pages.vetting import Vetting
 from cowfs.pages.writetxn import WriteTxn
@@ -219,7 +220,11 @@ class Env:
             try:
                 self._with_room(lambda: self.roots.enter(txn))
                 yield txn
+                enter(Stage.COMMITTED)
                 txn.commit()
+            except BaseException:
+                enter(Stage.FREE)
+                raise
             finally:
                 txn.abort()
 
@@ -313,7 +318,7 @@ class Env:
         """
         if self._lmdb is not None and self.file.newest_txnid() > self._table.newest_txnid():
             with translated(self.path):
-                self._lmdb.begin(write=True).abort()
+                _begin_writing(self._lmdb).abort()
 
     def _close(self) -> None:
         if self._lmdb is not None:
@@ -364,11 +369,11 @@ class Env:
     def _begin_raw(self) -> lmdb.Transaction[bytes]:
         if not self._stopped:
             try:
-                return self._writable().begin(write=True)
+                return _begin_writing(self._writable())
             except lmdb.PanicError:
                 self._stopped = True
         self._reopen()
-        return self._writable().begin(write=True)
+        return _begin_writing(self._writable())
 
     def _reopen(self) -> None:
         """Open LMDB again, by rule 8. When that fails the next transaction tries it again."""
@@ -454,6 +459,14 @@ class Env:
         except lmdb.ReadersFullError:
             environment.reader_check()  # frees the slots of processes that died
             return environment.begin()
+
+
+def _begin_writing(environment: lmdb.Environment) -> lmdb.Transaction[bytes]:
+    enter(Stage.WAITING)
+    try:
+        return environment.begin(write=True)
+    finally:
+        enter(Stage.FREE)
 
 
 def _nothing() -> None:
