@@ -11,7 +11,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from cowfs.cli.main import main as cowfs_main
+from cowfs.cli.main import commands
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 COWFS = (sys.executable, "-m", "cowfs.cli")
@@ -75,7 +75,7 @@ def one_line(result: Completed) -> str:
 def run_here(*arguments: Argument, code: int | None = 0, stdin: str | None = None) -> Completed:
     """Do what ``run`` does with a ``cowfs``, within this process, which saves the start of one."""
     shown = [os.fsdecode(argument) for argument in arguments]
-    result = CliRunner().invoke(cowfs_main, shown, input=stdin)
+    result = CliRunner().invoke(commands, shown, input=stdin)
     ended = f"{shown} ended with {result.exit_code}: {result.stderr} {result.exception!r}"
     assert code is None or result.exit_code == code, ended
     assert isinstance(result.exception, SystemExit | None), ended

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from cowfs.cli.output import echo_document
 from cowfs.errors import InputError
 from cowfs.store.retention import Retention
 from cowfs.units import parse_bytes, parse_duration
@@ -86,7 +87,7 @@ def shown_path(path: Path) -> str:
 
 def print_json(document: Any) -> None:
     """Print one JSON document, with sorted keys."""
-    click.echo(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False))
+    echo_document(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False))
 
 
 def _number(parse: Callable[[str], int], text: str) -> int:

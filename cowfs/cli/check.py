@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
+from cowfs.cli.output import announce, complain, echo
 from cowfs.cli.progress import progress_bar
 from cowfs.cli.verify import txid_at, verify
 from cowfs.pages.reading import reading
@@ -30,7 +31,7 @@ def check(database: Path, as_json: bool) -> None:
             reader.require_steady()
             findings.append(finding)
             if not as_json:
-                click.echo(finding)
+                announce(finding)
         root = reader.root
         datoms = None if report.db is None else report.db.datom_count
         txid = txid_at(reader)
@@ -42,7 +43,7 @@ def check(database: Path, as_json: bool) -> None:
         what = "an LMDB environment, not a cowfs store" if report.db is None else f"txid {report.db.txid}, {datoms} datoms"
         if went_back:
             what += f"; instants out of order since txid {went_back[0]}"
-        click.echo(f"{database}: ok ({root.pages} pages of {root.page_size} bytes; {what})")
+        echo(f"{database}: ok ({root.pages} pages of {root.page_size} bytes; {what})")
     else:
-        click.echo(f"{database}: damaged, {len(findings)} findings", err=True)
+        complain(f"{database}: damaged, {len(findings)} findings")
     sys.exit(1 if findings else 0)

@@ -13,6 +13,7 @@ import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
 from cowfs.cli.history import Opened, opened
+from cowfs.cli.output import echo
 from cowfs.store import clock
 from cowfs.store.datom import Datom
 from cowfs.store.db import Db
@@ -44,7 +45,7 @@ def diff(database: Path, a: str, b: str, as_json: bool) -> None:
             print_json(_document(old, new))
             return
         for line in _lines(old, new):
-            click.echo(line)
+            echo(line)
 
 
 def _commit(source: Opened, text: str, now: datetime, argument: str) -> Db:

@@ -9,6 +9,7 @@ import click
 
 from cowfs.cli.arguments import DATABASE
 from cowfs.cli.history import opened
+from cowfs.cli.output import echo
 from cowfs.store import clock
 
 
@@ -25,4 +26,4 @@ def export(database: Path, at: str | None) -> None:
         newest = source.require_store()
         with newest if at is None else source.commit(at, clock.now(), "--at") as db:
             for document in db.export():
-                click.echo(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+                echo(json.dumps(document, ensure_ascii=False, separators=(",", ":")))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +14,10 @@ from typing import Any, BinaryIO, NamedTuple
 import click
 
 from cowfs.cli.arguments import DATABASE, DRY_RUN, DRY_RUN_NOTE, parse_json, shown_path
+from cowfs.cli.importprogress import ImportProgress
+from cowfs.cli.output import echo, reporting
 from cowfs.cli.progress import progress_bar
+from cowfs.cli.signals import allow
 from cowfs.errors import CowfsError, EntityTaken, InputError, TransactionError
 from cowfs.store.importids import NewEntities, OwnEntities
 from cowfs.store.importing import Batches
@@ -20,7 +25,6 @@ from cowfs.store.store import Store
 from cowfs.store.transaction import TxReport
 
 _BATCH = 1000
-_NOTHING_DONE = "dry run: nothing was done"
 _TAKEN = "--renumber gives the entities of the files new ids, --keep-ids changes those of the database"
 
 
@@ -77,15 +81,22 @@ def import_(
     ids = _ids(from_line, renumber=renumber, keep_ids=keep_ids)
     with Store.open(database, "none" if no_sync else "sync") as store:
         undo = f"`cowfs revert {database} {_txid(store)}` undoes the import" if renumber else None
+        progress = ImportProgress(files, from_line, undo=undo, dry_run=dry_run)
         batches = store.rehearsal() if dry_run else Batches(store, keep_history=keep_history or renumber)
-        with batches as target:
-            job = _Import(target.transact, ids, batch, undo, dry_run)
-            datoms = sum(job.file(file, from_line if file is files[0] else 1) for file in files)
-        if no_sync:
-            store.env.sync()
-        job.end()
-        done = f"datoms would be imported{DRY_RUN_NOTE}" if dry_run else f"datoms imported, txid {_txid(store)}"
-        click.echo(f"{database}: {datoms:,} {done}")
+        with reporting(progress):
+            with _synced(store) if no_sync else nullcontext(), batches as target:
+                datoms = _Import(target.transact, ids, batch, progress).files(files)
+            done = f"datoms would be imported{DRY_RUN_NOTE}" if dry_run else f"datoms imported, txid {_txid(store)}"
+            echo(f"{database}: {datoms:,} {done}")
+
+
+@contextmanager
+def _synced(store: Store) -> Iterator[None]:
+    """Put what was committed on disk at the end of the block, however early that comes."""
+    try:
+        yield
+    finally:
+        store.env.sync()
 
 
 def _ids(from_line: int, *, renumber: bool, keep_ids: bool) -> OwnEntities | NewEntities | None:
@@ -105,41 +116,39 @@ def _txid(store: Store) -> int:
 
 @dataclass(frozen=True)
 class _Import:
-    """One import: what does a batch, what ids mean, the lines of a batch, and what is said when it fails."""
+    """One import: what does a batch, what ids mean, the lines of a batch, and how far it has come."""
 
     transact: Callable[..., TxReport]
     ids: OwnEntities | NewEntities | None
     batch: int
-    undo: str | None
-    dry_run: bool
+    progress: ImportProgress
 
-    def file(self, path: Path, from_line: int) -> int:
-        """Import one file; return how many datoms were asserted or retracted."""
-        total, committed = 0, from_line - 1
-        with _open(path) as file, progress_bar(shown_path(path), _size(file)) as progress:
-            self._skip(file, committed)
-            lines = _lines(file, path, from_line)
-            try:
-                while forms := list(islice(lines, self.batch)):
-                    total += self._batch(path, forms)
-                    committed = forms[-1].number
-                    progress(sum(line.size for line in forms))
-            except CowfsError as error:
-                raise type(error)(f"{error} ({self._outcome(from_line, committed)})") from None
-        return total
-
-    def end(self) -> None:
-        """Raise ``TransactionError`` when the files refer to entities that they do not define."""
+    def files(self, paths: tuple[Path, ...]) -> int:
+        """Import the files; return how many datoms were asserted or retracted. Errors say how far it has come."""
         try:
+            datoms = sum(self._file(path) for path in paths)
             if isinstance(self.ids, NewEntities):
                 self.ids.require_complete()
-        except TransactionError as error:
-            outcome = _NOTHING_DONE if self.dry_run else f"all lines are committed; {self.undo}"
-            raise TransactionError(f"{error} ({outcome})") from None
+        except CowfsError as error:
+            raise type(error)(f"{error} ({self.progress})") from None
+        return datoms
 
-    def _skip(self, file: BinaryIO, count: int) -> None:
+    def _file(self, path: Path) -> int:
+        total, from_line = 0, self.progress.first_line
+        with _open(path) as file, progress_bar(shown_path(path), _size(file)) as show:
+            self._skip(file, path, from_line - 1)
+            lines = _lines(file, path, from_line)
+            while forms := list(islice(lines, self.batch)):
+                total += self._batch(path, forms)
+                self.progress.commit(forms[-1].number)
+                allow()  # a signal, if one came while the batch was committed
+                show(sum(line.size for line in forms))
+        self.progress.end_file()
+        return total
+
+    def _skip(self, file: BinaryIO, path: Path, count: int) -> None:
         """Skip lines that were imported before: the entities that they name are of this import."""
-        for text in islice(file, count):
+        for _number, text in islice(_numbered(file, path, 1), count):
             if isinstance(self.ids, OwnEntities):
                 with suppress(InputError, UnicodeDecodeError):
                     self.ids.skip(parse_json(text.decode(), ""))
@@ -153,15 +162,9 @@ class _Import:
             advice = f": {_TAKEN}" if isinstance(error, EntityTaken) else ""
             raise type(error)(f"{shown_path(path)}, line {lines[error.form].number}: {error}{advice}") from None
 
-    def _outcome(self, from_line: int, committed: int) -> str:
-        if self.dry_run:
-            return _NOTHING_DONE
-        done = f"lines {from_line} to {committed} are" if committed >= from_line else "nothing of the file is"
-        return f"{done} committed; {self.undo or f'go on with --from-line {committed + 1}'}"
-
 
 def _lines(file: BinaryIO, path: Path, from_line: int) -> Iterator[Line]:
-    for number, text in enumerate(file, from_line):
+    for number, text in _numbered(file, path, from_line):
         if text.strip():
             where = f"{shown_path(path)}, line {number}"
             try:
@@ -169,6 +172,13 @@ def _lines(file: BinaryIO, path: Path, from_line: int) -> Iterator[Line]:
             except UnicodeDecodeError as error:
                 raise InputError(f"{where}: no UTF-8 text ({error.reason})") from None
             yield Line(number, form, len(text))
+
+
+def _numbered(file: BinaryIO, path: Path, first: int) -> Iterator[tuple[int, bytes]]:
+    try:
+        yield from enumerate(file, first)
+    except OSError as error:
+        raise InputError(f"{shown_path(path)}: {error.strerror}") from None
 
 
 def _open(path: Path) -> BinaryIO:
@@ -179,5 +189,9 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _size(file: BinaryIO) -> int | None:
-    """Return how many bytes the file has; None for a pipe."""
-    return file.seek(0, 2) - file.seek(0) if file.seekable() else None
+    """Return how many bytes the file has; None for a pipe, or anything else that is no regular file."""
+    try:
+        status = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

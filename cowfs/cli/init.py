@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cowfs.cli.arguments import DATABASE, bounds_options, changed, parse_json, read_text
+from cowfs.cli.output import echo, reporting
 from cowfs.errors import SchemaError
 from cowfs.store.retention import DEFAULT_RETENTION
 from cowfs.store.store import Store
@@ -35,4 +36,6 @@ def init(
         raise SchemaError(f"{schema_file}: a schema is a map from attributes to their properties")
     retention = changed(DEFAULT_RETENTION, commits, age, size)
     with Store.create(database, schema, strict=strict, retention=retention) as store:
-        click.echo(f"{database}: a new database with {len(store.schema)} attributes")
+        attributes = len(store.schema)
+    with reporting(f"{database} is made"):
+        echo(f"{database}: a new database with {attributes} attributes")

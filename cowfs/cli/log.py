@@ -12,6 +12,7 @@ import click
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
 from cowfs.cli.diff import datom_line
 from cowfs.cli.history import Opened, opened
+from cowfs.cli.output import echo
 from cowfs.store.jsondatoms import transaction_json
 from cowfs.store.log import TxRow
 from cowfs.store.values import instant_text
@@ -39,9 +40,9 @@ def log(database: Path, limit: int | None, reverse: bool, datoms: bool, as_json:
             return
         width = len(str(db.txid))
         for row in rows:
-            click.echo(_line(_document(source, names, row), width))
+            echo(_line(_document(source, names, row), width))
             for datom in (*row.asserted, *row.retracted) if datoms else ():
-                click.echo(f"  {datom_line(datom)}")
+                echo(f"  {datom_line(datom)}")
 
 
 def _line(document: dict[str, Any], width: int) -> str:

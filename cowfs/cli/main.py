@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -27,6 +27,8 @@ from cowfs.cli import (
     status,
     transact,
 )
+from cowfs.cli.output import complain
+from cowfs.cli.program import run
 from cowfs.errors import CowfsError, NameTaken, NotFound, PlaceError, WrongName
 
 _WRONG_COMMAND = (PlaceError, NotFound, WrongName, NameTaken)
@@ -37,7 +39,7 @@ class _Complaints(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
-        click.echo(f"cowfs: {record.getMessage()}", err=True)
+        complain(f"cowfs: {record.getMessage()}")
 
 
 @contextmanager
@@ -63,25 +65,25 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except CowfsError as error:
-            click.echo(f"cowfs: {error}", err=True)
+            complain(f"cowfs: {error}")
             sys.exit(2 if isinstance(error, _WRONG_COMMAND) else 1)
         except click.MissingParameter:
             raise
         except click.BadParameter as error:
-            click.echo(f"cowfs: {error.format_message()}", err=True)
+            complain(f"cowfs: {error.format_message()}")
             sys.exit(error.exit_code)
         except MemoryError:
-            click.echo("cowfs: not enough memory (`ulimit -v` may limit it)", err=True)
+            complain("cowfs: not enough memory (`ulimit -v` may limit it)")
             sys.exit(1)
         except RecursionError:
-            click.echo("cowfs: the JSON is nested too deeply", err=True)
+            complain("cowfs: the JSON is nested too deeply")
             sys.exit(1)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="cowfs")
 @click.pass_context
-def main(context: click.Context) -> None:
+def commands(context: click.Context) -> None:
     """A datom store in LMDB whose every commit is a directory."""
     if context.invoked_subcommand != "mount":  # which has a log
         context.with_resource(_complaints())
@@ -104,4 +106,9 @@ for command in (
     restore.restore,
     demo.demo,
 ):
-    main.add_command(command)
+    commands.add_command(command)
+
+
+def main() -> NoReturn:
+    """Be the program ``cowfs``."""
+    run(commands)

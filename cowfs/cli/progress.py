@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 import click
 
+from cowfs.cli.output import progress_stream
+from cowfs.escaping import escaped
+
 
 @contextmanager
 def progress_bar(label: str, length: int | None) -> Iterator[Callable[[int], None]]:
@@ -15,5 +18,6 @@ def progress_bar(label: str, length: int | None) -> Iterator[Callable[[int], Non
     if not sys.stderr.isatty() or not length:
         yield lambda _done: None
         return
-    with click.progressbar(length=length, label=label, file=sys.stderr, update_min_steps=max(length // 200, 1)) as bar:
+    step, file = max(length // 200, 1), progress_stream()
+    with click.progressbar(length=length, label=escaped(label), file=file, update_min_steps=step) as bar:
         yield bar.update

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cowfs.cli.output import complain, echo, reporting
 from cowfs.cli.progress import progress_bar
 from cowfs.cli.staging import Access, is_there, staged
 from cowfs.cli.verify import txid_at, verify
@@ -41,7 +42,8 @@ def restore(backup: Path, new: Path, no_check: bool, compact: bool) -> None:
             _require_sound(target, backup)
         status = target.stat()
     size = f"{bytes_text(status.st_size)}, {bytes_text(status.st_blocks * 512)} on disk"
-    click.echo(f"{new}: restored from {backup}, txid {txid}{', not checked' if no_check else ', checked'} ({size})")
+    with reporting(f"{new} is restored"):
+        echo(f"{new}: restored from {backup}, txid {txid}{', not checked' if no_check else ', checked'} ({size})")
 
 
 def _write(image: Image, target: Path) -> None:
@@ -81,6 +83,6 @@ def _require_sound(target: Path, backup: Path) -> int:
         txid = reader.root.txnid if report.db is None else report.db.txid
     if findings:
         for finding in findings:
-            click.echo(finding, err=True)
+            complain(finding)
         raise CorruptDatabase(f"{backup}: damaged, {len(findings)} findings; nothing was restored")
     return txid

@@ -23,6 +23,7 @@ from cowfs.cli.history import (
     reader_text,
     snapshot_text,
 )
+from cowfs.cli.output import echo, reporting
 from cowfs.cli.table import print_lines, table
 from cowfs.errors import NotFound
 from cowfs.store import clock
@@ -65,6 +66,14 @@ def retain(
             with store.timeline() as timeline:
                 bounds = timeline.retention
             store.retain(changed(bounds, *given))
+        with reporting("the bounds are changed"):
+            _show(database, None, as_json)
+        return
+    _show(database, upto, as_json)
+
+
+def _show(database: Path, upto: int | None, as_json: bool) -> None:
+    """Show the history, or what dropping it up to a commit gives back."""
     now = clock.now()
     with opened(database, insist=True, costs=True) as source:
         source.require_store()
@@ -73,9 +82,7 @@ def retain(
         print_json(document if upto is None else document["dropping"][0])
     elif upto is not None:
         (drop,) = document["dropping"]
-        click.echo(
-            f"dropping {commits_text(drop['commits'])} up to txid {upto} gives back {exact_bytes_text(drop['bytes'])}"
-        )
+        echo(f"dropping {commits_text(drop['commits'])} up to txid {upto} gives back {exact_bytes_text(drop['bytes'])}")
     else:
         _print(document, now)
 
@@ -89,14 +96,15 @@ def _show_dry_run(database: Path, given: tuple[int | None, int | None, int | Non
     if as_json:
         print_json(document)
         return
-    click.echo(f"{bounds_text(document['bounds'])}: ", nl=False)
+    bounds = bounds_text(document["bounds"])
     if document["commits"]:
         upto = f"up to txid {document['upto']}"
-        click.echo(f"{commits_text(document['commits'])} {upto} would be given up, {exact_bytes_text(document['bytes'])}")
+        commits = f"{commits_text(document['commits'])} {upto}"
+        echo(f"{bounds}: {commits} would be given up, {exact_bytes_text(document['bytes'])}")
     else:
-        click.echo("nothing would be given up")
+        echo(f"{bounds}: nothing would be given up")
     for text in _held_by({"snapshots": document["snapshots"], "readers": document["readers"]}, now):
-        click.echo(f"kept longer by {text}")
+        echo(f"kept longer by {text}")
 
 
 def _giving_up(source: Opened, bounds: Retention, now: datetime) -> dict[str, Any]:
@@ -173,9 +181,9 @@ def _print(document: dict[str, Any], now: datetime) -> None:
             )
             for drop in dropping
         ]
-        click.echo()
+        echo()
         for line in table(header, rows, right=("COMMITS", "GIVES BACK")):
-            click.echo(line)
+            echo(line)
 
 
 def _held_by(document: dict[str, Any], now: datetime) -> list[str]:

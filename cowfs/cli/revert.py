@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, DRY_RUN, DRY_RUN_NOTE, print_json
 from cowfs.cli.history import find
+from cowfs.cli.output import echo, reporting
 from cowfs.store import clock
+from cowfs.store.revert import RevertReport
 from cowfs.store.store import Store
+from cowfs.store.transaction import TxReport
 from cowfs.store.values import MAX_ENTITY, instant_text
 
 
@@ -37,28 +41,43 @@ def revert(database: Path, at: str, entity: int | None, with_references: bool, d
         with store.timeline() as timeline:
             txid = find(timeline, at, clock.now(), "TXID")
         reverted = store.revert(txid, entity, with_references=with_references, dry_run=dry_run)
-    report, missing = reverted.transaction, reverted.missing_references
+    report = reverted.transaction
+    with reporting("nothing was done" if report is None or dry_run else f"txid {report.txid} is committed"):
+        if as_json:
+            print_json(_document(txid, reverted, dry_run))
+        else:
+            _print(reverted, entity, with_references, dry_run)
+
+
+def _document(txid: int, reverted: RevertReport, dry_run: bool) -> dict[str, Any]:
+    report = reverted.transaction
+    asserted, retracted = _counts(report)
+    return {
+        "reverted_to": txid,
+        "txid": None if report is None else report.txid,
+        "instant": None if report is None else instant_text(report.instant),
+        "asserted": asserted,
+        "retracted": retracted,
+        "missing_references": reverted.missing_references,
+        "dry_run": dry_run,
+    }
+
+
+def _counts(report: TxReport | None) -> tuple[int, int]:
+    """Return how many datoms were asserted and retracted."""
     asserted = 0 if report is None else sum(datom.added for datom in report.datoms)
-    retracted = 0 if report is None else report.datom_count - asserted
-    if as_json:
-        print_json(
-            {
-                "reverted_to": txid,
-                "txid": None if report is None else report.txid,
-                "instant": None if report is None else instant_text(report.instant),
-                "asserted": asserted,
-                "retracted": retracted,
-                "missing_references": missing,
-                "dry_run": dry_run,
-            }
-        )
-        return
+    return asserted, 0 if report is None else report.datom_count - asserted
+
+
+def _print(reverted: RevertReport, entity: int | None, with_references: bool, dry_run: bool) -> None:
+    report, missing = reverted.transaction, reverted.missing_references
     done = "nothing to revert"
     if report is not None:
+        asserted, retracted = _counts(report)
         done = f"txid {report.txid}  {instant_text(report.instant)}  +{asserted} -{retracted} datoms"
-    click.echo(f"{done}{DRY_RUN_NOTE if dry_run else ''}")
+    echo(f"{done}{DRY_RUN_NOTE if dry_run else ''}")
     if missing:
-        click.echo(_missing(missing, entity, restored=with_references))
+        echo(_missing(missing, entity, restored=with_references))
 
 
 def _missing(count: int, entity: int | None, *, restored: bool) -> str:

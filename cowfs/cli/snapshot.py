@@ -12,8 +12,10 @@ import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, duration, print_json
 from cowfs.cli.history import describe_snapshots, expiry_text, opened
+from cowfs.cli.output import complain, echo, reporting
 from cowfs.cli.table import shown, table
 from cowfs.store import clock
+from cowfs.store.named import NamedSnapshot
 from cowfs.store.store import Store
 from cowfs.store.values import instant_text
 from cowfs.units import duration_text, exact_bytes_text
@@ -46,11 +48,12 @@ def create(database: Path, name: str, reason: str | None, expires: int | None, t
     until = None if expires is None else _after(clock.now(), expires)
     with Store.open(database) as store:
         made = store.name(name, _login_name(), reason, until, txid)
-        with store.timeline() as timeline:
-            instant = timeline.instant(made.txid)
-    when = "" if instant is None else f"  {instant_text(instant)}"
-    stays = "stays until it is deleted" if until is None else f"expires {instant_text(until)}"
-    click.echo(f"{name}: txid {made.txid}{when}  {stays}")
+        with reporting(f"{name} names txid {made.txid}"):
+            with store.timeline() as timeline:
+                instant = timeline.instant(made.txid)
+            when = "" if instant is None else f"  {instant_text(instant)}"
+            stays = "stays until it is deleted" if until is None else f"expires {instant_text(until)}"
+            echo(f"{name}: txid {made.txid}{when}  {stays}")
 
 
 @snapshot.command(name="list")
@@ -69,10 +72,10 @@ def list_(database: Path, as_json: bool) -> None:
     if as_json:
         print_json(snapshots)
     elif not snapshots:
-        click.echo(f"{database}: no named snapshots", err=True)
+        complain(f"{database}: no named snapshots")
     else:
         for line in _table(snapshots, now):
-            click.echo(line)
+            echo(line)
 
 
 @snapshot.command()
@@ -82,16 +85,21 @@ def delete(database: Path, name: str) -> None:
     """Delete the name of a commit of DB, and let go what only that held."""
     with Store.open(database) as store:
         gone = store.unname(name)
-        with opened(database, costs=True) as source:
-            left = 0 if source.timeline is None else source.timeline.bytes_held
-    click.echo(f"{name}: deleted, was txid {gone.txid}; history now holds {exact_bytes_text(left)}")
+        with reporting(f"{name} is deleted"):
+            _print_deleted(database, gone)
+
+
+def _print_deleted(database: Path, gone: NamedSnapshot) -> None:
+    with opened(database, costs=True) as source:
+        left = 0 if source.timeline is None else source.timeline.bytes_held
+    echo(f"{gone.name}: deleted, was txid {gone.txid}; history now holds {exact_bytes_text(left)}")
 
 
 def _table(snapshots: list[dict[str, Any]], now: datetime) -> list[str]:
     header = ("NAME", "TXID", "COMMITTED", "AGE", "HOLDS", "OWNER", "EXPIRES", "REASON")
     rows = [
         (
-            item["name"],
+            shown(item["name"]),
             str(item["txid"]),
             item["instant"] or "-",
             "-" if item["age"] is None else duration_text(item["age"]),

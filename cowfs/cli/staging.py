@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cowfs.cli.signals import allowed, deferred
 from cowfs.errors import AccessDenied, PlaceError
 from cowfs.pages.failure import domain_error, translated
 from cowfs.pages.locktable import sync_directory
@@ -76,18 +77,20 @@ def staged(new: Path, access: Access) -> Iterator[Path]:
     directory = new.resolve() if filled else new.resolve().parent
     prefix = f".{'data.mdb' if filled else new.resolve().name}{_MARK}"
     _clear_leftovers(directory, prefix)
-    place = _make(new, directory, prefix, directory_wanted=not filled)
-    data = place if filled else place / "data.mdb"
-    try:
-        with translated(new), _at_work(data) as descriptor:
-            yield data
-            access.give(data, access.file)
-            os.fsync(descriptor)
-            _put_in_place(new, place, directory, access, filled=filled)
-    except BaseException:
-        with suppress(OSError):  # it is closed by now: NFS and FUSE keep a file that is open under another name
-            _discard(place)
-        raise
+    with deferred():
+        place = _make(new, directory, prefix, directory_wanted=not filled)
+        data = place if filled else place / "data.mdb"
+        try:
+            with translated(new), _at_work(data) as descriptor:
+                with allowed():
+                    yield data
+                access.give(data, access.file)
+                os.fsync(descriptor)
+                _put_in_place(new, place, directory, access, filled=filled)
+        except BaseException:
+            with suppress(OSError):  # it is closed by now: NFS and FUSE keep a file that is open under another name
+                _discard(place)
+            raise
 
 
 @contextmanager

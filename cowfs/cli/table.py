@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import click
+from cowfs.cli.output import echo
+from cowfs.escaping import escaped
 
 
 def print_lines(lines: Mapping[str, Sequence[str]]) -> None:
     """Print lines, each group behind its heading."""
     for heading, group in lines.items():
         for number, line in enumerate(group):
-            click.echo(f"{heading if number == 0 else '':<12} {line}")
+            echo(f"{heading if number == 0 else '':<12} {line}")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> list[str]:
@@ -28,5 +29,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
 
 
 def shown(text: str) -> str:
-    """Return a text of a user on one line, without what would move a terminal's cursor."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
+    """Return a text of a user for a line or a cell: blanks for line ends, escapes for what is not to be seen."""
+    return escaped(" ".join(text.split()))

@@ -509,7 +509,7 @@ entities = enumerate(geonames._entities())
 some = [entity for number, entity in entities if ":country/iso" in entity or number % 10 == 0]
 geonames._entities = lambda: iter(some)
 print(f"{len(some):,} entities")
-main.main(["demo"])
+main.commands(["demo"])
 """
 
 
@@ -560,3 +560,10 @@ def test_one_map_is_a_transaction(database: Path) -> None:
     assert "+1 -0 datoms" in cowfs_here("transact", database, stdin='{":db/id": 1, ":person/name": "Ann"}')
     assert "a list of forms, not a string" in refused_here("transact", database, stdin='"Ann"', code=1)
     assert cowfs_here("export", database).splitlines() == ['{":db/id":1,":person/name":"Ann"}']
+
+
+def test_import_begins_where_standard_input_stands(database: Path, people: Path) -> None:
+    script = 'exec <"$1"; read -r; "${@:2}"'  # of a file, bash reads no more than the line
+    run("bash", "-c", script, "bash", people, *COWFS, "import", database, "-")
+    assert len(cowfs_here("export", database).splitlines()) == 24
+    cowfs_here("check", database)
