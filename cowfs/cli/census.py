@@ -12,9 +12,11 @@ import random
 import select
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from cowfs.cli.program import run
 from cowfs.store.store import Store
 
 _AT_MOST = 60.0  # seconds
@@ -49,4 +51,4 @@ def main(database: Path, journal: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    run(partial(main, Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))

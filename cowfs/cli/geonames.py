@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from cowfs.cli.signals import deferred
 from cowfs.errors import EnvironmentFailure, PlaceError
 
 _STRING = {":db/valueType": ":db.type/string"}
@@ -49,7 +50,7 @@ def write(directory: Path) -> tuple[Path, Path, int]:
 
 def _write_new(texts: dict[Path, str]) -> None:
     """Make files, all of them or none; none of them may be there already."""
-    with ExitStack() as undo:
+    with deferred(), ExitStack() as undo:
         for path, text in texts.items():
             try:
                 with path.open("x", encoding="utf-8") as file:
