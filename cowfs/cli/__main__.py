@@ -1,5 +1,5 @@
 """``python -m cowfs.cli`` is ``cowfs``: how a background mount starts itself."""
 
-from cowfs.cli.main import main
+from cowfs.cli.start import main
 
 main()
