@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from cowfs.cli.arguments import DATABASE
+from cowfs.cli.signals import deferred, pending
 from cowfs.errors import CowfsError
 from cowfs.mount import daemon, place
 from cowfs.pages.datafile import DataFile
@@ -75,16 +78,28 @@ def umount(mountpoint: Path, lazy: bool) -> None:
 def _serve(database: Path, mountpoint: Path, options: daemon.MountOptions, ready_fd: int | None) -> None:
     """Serve in this process; where ``ready_fd`` is given, say there when it is usable or why it failed."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s cowfs[%(process)d] %(levelname)s %(message)s")
-    if ready_fd is None:
-        daemon.serve(database, mountpoint, options, lambda: None)
-        return
-    os.set_inheritable(ready_fd, False)
-    to_report = [ready_fd]  # once, whatever happens later
+    to_report = [] if ready_fd is None else [ready_fd]  # once, whatever happens later
+    for descriptor in to_report:
+        os.set_inheritable(descriptor, False)
+
+    def ready() -> None:
+        """Report it, now that the mount takes signals itself. One that came before, or a starter that is gone, ends it."""
+        try:
+            if to_report:
+                daemon.report_ready(to_report.pop())
+        except BrokenPipeError:
+            signal.raise_signal(signal.SIGTERM)
+        number = pending()
+        if number is not None:
+            signal.raise_signal(number)
+
     try:
-        daemon.serve(database, mountpoint, options, lambda: daemon.report_ready(to_report.pop()))
+        with deferred():  # an exception would be lost in libfuse
+            daemon.serve(database, mountpoint, options, ready)
     except CowfsError as error:
-        if to_report:
-            daemon.report_failure(to_report.pop(), error)
+        with suppress(BrokenPipeError):
+            if to_report:
+                daemon.report_failure(to_report.pop(), error)
         raise
 
 

@@ -11,6 +11,7 @@ import os
 import select
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +29,7 @@ log = logging.getLogger("cowfs.mount")
 
 DEFAULT_KEEP = 64
 _READY_WITHIN = 60.0
+_ENDS_WITHIN = 10.0
 _READY = b"ready"
 # what fstab and systemd add for themselves, and what says no more than how we mount anyway
 _NOT_FOR_FUSE = frozenset({"_netdev", "auto", "noauto", "user", "users", "nouser", "nofail", "defaults", "ro", "rw"})
@@ -97,15 +99,27 @@ def start(command: list[str], arguments: list[str], log_path: Path) -> None:
             cwd="/",
         )
         os.close(writing)
-        if not select.select([report], [], [], _READY_WITHIN)[0]:
-            process.terminate()
+        try:
+            reported = bool(select.select([report], [], [], _READY_WITHIN)[0])
+            message = report.read() if reported else b""
+        except BaseException:
+            _end(process)
+            raise
+        if not reported:
+            _end(process)
             raise MountError(f"the mount did not become usable within {_READY_WITHIN:.0f} s; see {log_path}")
-        message = report.read()
     if message != _READY:
         process.wait()
         reason = os.fsdecode(message) or f"the mount ended at once; see {log_path}"
         raise MountError(" ".join([reason, *_said_by_libfuse(log_path, begin)]))
     process.returncode = 0  # it goes on without us: nobody waits for it
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a mount that nobody waits for any more: it unmounts."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_ENDS_WITHIN)
 
 
 def _open_log(path: Path) -> BinaryIO:
@@ -125,15 +139,19 @@ def _said_by_libfuse(log_path: Path, begin: int) -> list[str]:
 
 
 def report_ready(descriptor: int) -> None:
-    """Tell the process that started this one that the mount is usable."""
-    os.write(descriptor, _READY)
-    os.close(descriptor)
+    """Tell the process that started this one that the mount is usable. Raises ``BrokenPipeError`` when that is gone."""
+    try:
+        os.write(descriptor, _READY)
+    finally:
+        os.close(descriptor)
 
 
 def report_failure(descriptor: int, error: CowfsError) -> None:
-    """Tell the process that started this one why there will be no mount."""
-    os.write(descriptor, os.fsencode(str(error)))
-    os.close(descriptor)
+    """Tell the process that started this one why there will be no mount. Raises ``BrokenPipeError`` when that is gone."""
+    try:
+        os.write(descriptor, os.fsencode(str(error)))
+    finally:
+        os.close(descriptor)
 
 
 def _serve(tree: Tree, env: Env, point: Path, options: MountOptions, ready: Callable[[], None]) -> None:
