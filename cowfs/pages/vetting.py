@@ -43,6 +43,7 @@ MAIN: Final = b""
 _FREELIST: Final = b"\0freelist"  # beside the names of databases: LMDB's own are C strings
 _TRUSTED: Final = 5.0  # seconds that a page is taken to be as it was: memory may be read again from the disk later
 _MAX_RANGES: Final = 1 << 16
+_ENDLESS: Final = 1 << 62  # pages, or bytes, that no transaction can use up
 _SLACK: Final = 32  # new pages that any transaction may take
 _RETRIES: Final = 60  # records of the freelist that LMDB looks at for each page of a run (mdb_page_alloc)
 _THRESHOLD: Final = 4  # a page of which less than one in so many bytes is used is merged (FILL_THRESHOLD)
@@ -130,9 +131,9 @@ class Vetting:
         self._branches.clear()
         self._beside.clear()
         if self._vetted == self._usable:
-            self._enough = 1 << 62
+            self._enough = _ENDLESS
         else:
-            self._enough = max(self._enough - self._needed, 0) - _SLACK if self._enough < 1 << 61 else -_SLACK
+            self._enough = max(self._enough - self._needed, 0) - _SLACK if self._enough < _ENDLESS else -_SLACK
         self._needed = 0
 
     def _forget(self) -> None:
@@ -317,7 +318,7 @@ class Vetting:
         first = bisect_right(lows, min([known.low, *(side.low for side in sides)])) - 1
         for side in sides:
             known.join(side)
-        known.spare = min((side.spare for side in sides), default=1 << 62)
+        known.spare = min((side.spare for side in sides), default=_ENDLESS)
         ranges[first : first + 1 + len(sides)] = [known]
         lows[first : first + 1 + len(sides)] = [known.low]
         self._latest.pop(name, None)
@@ -380,7 +381,7 @@ class Vetting:
                 self._vet_record(*record)
             retries -= 1
         if self._vetted == self._usable:  # there are no more: other new pages come from the end of the file
-            self._enough = 1 << 62
+            self._enough = _ENDLESS
 
     def _vet_record(self, txnid: int, value: bytes) -> None:
         root = self._base().root
