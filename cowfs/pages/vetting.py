@@ -4,9 +4,10 @@ LMDB believes its file. A node pointer out of its page is a SIGBUS, a free page 
 pages on the way to each key that a transaction reads or writes, and the records of the freelist that its new pages may come
 from, are held against what ``check`` demands of them: O(change), not O(database). The transaction is refused when they fail.
 
-What was vetted need not be vetted again, for a while, as long as nobody else writes the file (``filewatch``): our own
-commits make sound pages of sound ones. So it is remembered as ranges of keys, not as page numbers, which change with each
-commit. A range that is not known costs some 40 us for each page on the way to it, one that is known about 1 us.
+What was vetted from the second transaction on need not be vetted again, for a while, as long as nobody else writes the file
+(``filewatch``): our own commits make sound pages of sound ones. So it is remembered as ranges of keys, not as page numbers,
+which change with each commit. A range that is not known costs some 40 us for each page on the way to it, one that is known
+about 1 us.
 
 Which pages LMDB touches (functions of mdb.c, 0.9.36):
 
@@ -87,7 +88,7 @@ class Vetting:
 
     def __init__(self, file: DataFile) -> None:
         self._file = file
-        self._watch: FileWatch | None = None  # once there is a transaction
+        self._watch: FileWatch | None = None  # from the second transaction on
         self._ranges: dict[bytes, list[Range]] = {}
         self._lows: dict[bytes, list[bytes]] = {}
         self._count = 0
@@ -119,9 +120,10 @@ class Vetting:
     def begin(self, txnid: int, oldest: int) -> None:
         """Begin transaction ``txnid``; the pages freed by those before ``oldest`` may be used again. Nothing is read yet."""
         now = time.monotonic()
-        if self._watch is None:
+        unwatched = self._watch is None or self._watch.changed()
+        if self._watch is None and self._begin:  # ending a watch takes the kernel some 10 ms, lost on a single transaction
             self._watch = FileWatch(self._file.path)
-        if self._watch.changed() or txnid - 1 != self._last or now - self._since > _TRUSTED or self._count > _MAX_RANGES:
+        if unwatched or txnid - 1 != self._last or now - self._since > _TRUSTED or self._count > _MAX_RANGES:
             self._forget()
             self._since, self._since_txnid = now, txnid
         self._begin, self._last = txnid, -1
