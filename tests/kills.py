@@ -70,7 +70,8 @@ def kill_mount_under_rsync(directory: Path, seed: int) -> None:
             rsync(mount.latest, target)
             before = {path.name: path.read_bytes() for path in (target / "latest").iterdir()}
             writer.wait_for(10)
-            command = ["rsync", "-a", "--delete", "--whole-file", "--bwlimit=1m", str(mount.latest), f"{target}/"]
+            # Slow enough to be disturbed, and no slower: of what it cannot read rsync sends zeros, at the same speed.
+            command = ["rsync", "-a", "--delete", "--whole-file", "--bwlimit=8m", str(mount.latest), f"{target}/"]
             with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
                 try:
                     _wait_for_temporary(target / "latest", before, process)
