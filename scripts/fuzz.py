@@ -9,15 +9,10 @@ then.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-from tests.mutants import hunt
-
-_MEMORY = "/dev/shm"  # noqa: S108 - a filesystem in memory, where there is one: nothing here must survive
+from tests.mutants import hunt, place
 
 
 def main() -> None:
@@ -27,9 +22,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000, help="how many (default: %(default)s)")
     arguments = parser.parse_args()
     began = time.monotonic()
-    place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="cowfs-fuzz-", dir=place) as directory:
-        found = hunt(Path(directory), range(arguments.seed, arguments.seed + arguments.count))
+    with place() as directory:
+        found = hunt(directory, range(arguments.seed, arguments.seed + arguments.count))
     print(f"{arguments.count} mutants, {len(found)} violations, {time.monotonic() - began:.0f} s")
     sys.exit(1 if found else 0)
 

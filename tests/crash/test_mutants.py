@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.mutants import hunt
+from tests.mutants import hunt, place
 
 _MUTANTS = 2000
 _PARTS = 16
 
 
 @pytest.mark.parametrize("part", range(_PARTS))
-def test_every_command_survives_a_damaged_file(tmp_path: Path, part: int) -> None:
-    assert hunt(tmp_path, range(part, _MUTANTS, _PARTS)) == []
+def test_every_command_survives_a_damaged_file(part: int) -> None:
+    with place() as directory:
+        assert hunt(directory, range(part, _MUTANTS, _PARTS)) == []
