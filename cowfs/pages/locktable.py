@@ -380,9 +380,11 @@ class LockTable:
         """Whether LMDB has the file open in this process, without us: then its locks would drop with our descriptor."""
         device, inode = self._identity
         named = f" {os.major(device):02x}:{os.minor(device):02x} {inode} "
-        ending = f" {os.path.realpath(self.path)}\n"  # some filesystems show another device there
+        ending = f" {os.path.realpath(self.path)}"  # some filesystems show another device there
         with open("/proc/self/maps", errors="surrogateescape") as maps:
-            count = sum(named in line or line.endswith(ending) for line in maps)
+            text = maps.read()
+        lines = text.split("\n") if named in text or ending in text else []  # rarely so, and each opening asks
+        count = sum(named in line or line.endswith(ending) for line in lines)
         return count > (self._map is not None)
 
     def _remap(self) -> None:
