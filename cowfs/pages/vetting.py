@@ -149,7 +149,7 @@ class Vetting:
     def end(self, txnid: int) -> None:
         """The transaction has ended, and the newest commit is ``txnid`` now: what was written to the file since was ours."""
         if self._watch is not None:
-            self._watch.changed()
+            self._watch.skip()
         self._last = txnid
         self._reader = self._records = None
 
