@@ -99,7 +99,7 @@ class Vetting:
         self._begin = 0  # the transaction at hand
         self._branches: dict[int, Branch] = {}  # that are sound, of the commit that the transaction at hand stands on
         self._beside: set[int] = set()  # of these, the ones beside which all is vetted
-        self._latest: dict[bytes, Range] = {}  # by database, in the transaction at hand
+        self._latest: dict[bytes, Range] = {}  # by database; it is one of ``_ranges``
         self._used: dict[int, tuple[bytes, bytes]] = {}  # pages on vetted paths, and a key whose path they were on
         self._free: set[int] = set()  # the pages in the records of the freelist that are vetted
         self._free_at = -1  # the transaction for which ``_free`` is exact: in a later one some may be in use
@@ -129,7 +129,6 @@ class Vetting:
         self._begin, self._last = txnid, -1
         self._usable = min(oldest, txnid - 1)
         self._reader = self._records = None
-        self._latest.clear()
         self._branches.clear()
         self._beside.clear()
         if self._vetted == self._usable:
@@ -141,6 +140,7 @@ class Vetting:
     def _forget(self) -> None:
         self._ranges.clear()
         self._lows.clear()
+        self._latest.clear()
         self._used.clear()
         self._free.clear()
         self._count = self._vetted = self._needed = 0
@@ -243,6 +243,8 @@ class Vetting:
         ranges, lows = self._ranges.setdefault(name, []), self._lows.setdefault(name, [])
         at = bisect_right(lows, known.low) - 1
         if at >= 0 and lows[at] == known.low:
+            if self._latest.get(name) is ranges[at]:
+                del self._latest[name]
             ranges[at] = known
         else:
             insort(ranges, known)
