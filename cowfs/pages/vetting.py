@@ -191,7 +191,9 @@ class Vetting:
 
     def put(self, name: bytes, key: bytes, size: int) -> None:
         """Vet what putting a value of ``size`` bytes touches, and the pages that it may take."""
-        known = self.key(name, key)
+        known = self._latest.get(name)
+        if known is None or known.big or key < known.low or (known.high is not None and key >= known.high):
+            known = self.key(name, key)
         node = NODE_SIZE + len(key) + size
         known.room -= node + 2
         if known.room < 0:  # the leaf may have been split, so that a part of it need not be more than a quarter full
@@ -202,8 +204,9 @@ class Vetting:
 
     def put_many(self, name: bytes, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Vet many puts at once; in the order of their keys is fastest."""
+        put = self.put
         for key, value in items:
-            self.put(name, key, len(value))
+            put(name, key, len(value))
 
     def delete(self, name: bytes, key: bytes) -> None:
         """Vet what deleting ``key`` touches: the pages beside its own, too, when these may be merged."""
@@ -222,6 +225,9 @@ class Vetting:
         """Vet what the commit touches beside all that: the ends of the freelist."""
         freed = self._needed * 8 // self._file.page_size
         self._take(4, freed + 1 if freed else 0)
+        known = self._latest.get(_FREELIST)
+        if known is not None and not known.low and known.high is None:  # all of it
+            return
         self.key(_FREELIST, b"\xff" * 8)
         first = self.key(_FREELIST, b"")
         if self._vetted:  # records of it may be deleted
@@ -325,7 +331,7 @@ class Vetting:
         known.spare = min((side.spare for side in sides), default=_ENDLESS)
         ranges[first : first + 1 + len(sides)] = [known]
         lows[first : first + 1 + len(sides)] = [known.low]
-        self._latest.pop(name, None)
+        self._latest[name] = known
         if sides:
             self._vet_branches_beside(name, known.low)
             self._vet_branches_beside(name, known.last)
