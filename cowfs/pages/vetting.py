@@ -36,9 +36,9 @@ from cowfs.errors import CorruptDatabase
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.filewatch import FileWatch
 from cowfs.pages.freelist import parse_free_record
-from cowfs.pages.layout import BRANCH, HEADER_SIZE, LEAF, MAX_DEPTH, NODE_SIZE, PAGE_HEADER, TreeRecord
+from cowfs.pages.layout import BRANCH, HEADER_SIZE, LEAF, MAX_DEPTH, NODE_SIZE, PAGE_HEADER, TreeRecord, node_offsets
 from cowfs.pages.soundpage import sound_branch, sound_leaf
-from cowfs.pages.tree import Branch, TreeReader
+from cowfs.pages.tree import Branch, TreeReader, parse_leaf_node
 
 MAIN: Final = b""
 _FREELIST: Final = b"\0freelist"  # beside the names of databases: LMDB's own are C strings
@@ -54,10 +54,11 @@ class Range:
     """The keys of one leaf when it was vetted, low <= key < high (None: no bound); only our own commits changed it since.
 
     ``last`` was its last key, ``big`` has the values on pages of their own that are still to be vetted. ``room`` and
-    ``spare`` are the bytes that can be put before the leaf may be split, and deleted before it may be merged.
+    ``spare`` are the bytes that can be put before the leaf may be split, and deleted before it may be merged. Its last
+    leaf, in the freelist, is not merged before a record of the transaction ``stay``, or of a later one, is deleted.
     """
 
-    __slots__ = ("big", "high", "largest", "last", "low", "room", "spare")
+    __slots__ = ("big", "high", "largest", "last", "low", "room", "spare", "stay")
 
     def __init__(self, low: bytes, high: bytes | None, page_size: int = 0) -> None:
         self.low = low
@@ -65,7 +66,7 @@ class Range:
         self.last = low
         self.big: dict[bytes, tuple[int, int]] = {}
         self.room = self.spare = page_size
-        self.largest = 0
+        self.largest = self.stay = 0
 
     def __contains__(self, key: bytes) -> bool:
         return self.low <= key and (self.high is None or key < self.high)
@@ -75,7 +76,7 @@ class Range:
         if other.low < self.low:
             self.low = other.low
         else:
-            self.high, self.last = other.high, other.last
+            self.high, self.last, self.stay = other.high, other.last, other.stay
         self.big |= other.big
         self.room, self.largest = min(self.room, other.room), max(self.largest, other.largest)
 
@@ -226,12 +227,11 @@ class Vetting:
         freed = self._needed * 8 // self._file.page_size
         self._take(4, freed + 1 if freed else 0)
         known = self._latest.get(_FREELIST)
-        if known is not None and not known.low and known.high is None:  # all of it
-            return
-        self.key(_FREELIST, b"\xff" * 8)
-        first = self.key(_FREELIST, b"")
-        if self._vetted:  # records of it may be deleted
-            self._absorb(_FREELIST, first)
+        if known is None or known.low or known.high is not None:  # not all of it is known
+            self.key(_FREELIST, b"\xff" * 8)
+            first = self.key(_FREELIST, b"")
+            while first.high is not None and self._vetted > first.stay:  # so many records of it may be deleted
+                self._absorb(_FREELIST, first)
 
     # -- ranges --------------------------------------------------------------------------------------------------
 
@@ -316,6 +316,8 @@ class Vetting:
         known.last, known.big, known.largest = leaf.last, leaf.big, leaf.largest
         known.room = len(page) - leaf.used
         known.spare = leaf.used - len(page) // _THRESHOLD
+        if name == _FREELIST:
+            known.stay = _filled_from(page, pgno)
         return known
 
     def _absorb(self, name: bytes, known: Range) -> None:
@@ -448,6 +450,17 @@ def _child(branch: Branch, at: int, low: bytes | None, high: bytes | None) -> tu
     """Return a child's page, and the bounds of its keys within those of its parent."""
     keys = branch.keys
     return branch.children[at], keys[at] if at else low, keys[at + 1] if at + 1 < len(keys) else high
+
+
+def _filled_from(page: bytes, pgno: int) -> int:
+    """Return the transaction of a freelist leaf from which on its records keep it from being merged; 0 when none do."""
+    filled = 0
+    for offset in reversed(node_offsets(page, pgno)):
+        node = parse_leaf_node(page, offset, pgno)
+        filled += 2 + NODE_SIZE + len(node.key) + len(node.data)
+        if filled >= len(page) // _THRESHOLD:
+            return int.from_bytes(node.key, "little")
+    return 0
 
 
 def _kind(page: bytes, pgno: int) -> int:

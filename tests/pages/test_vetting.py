@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,14 @@ from cowfs.errors import CorruptDatabase, DatabaseError
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.env import Env
 from cowfs.pages.tree import TreeReader
+from cowfs.pages.vetting import _FREELIST
 from cowfs.store.retention import Retention
 from cowfs.store.store import Store
 from tests.commands import run
 
+from .environments import findings
 from .surgery import Patient, free_record
+from .vetted import all_vetted
 
 PAGE = 4096
 Damage = Callable[[Patient], None]
@@ -173,6 +178,58 @@ def test_what_is_vetted_is_remembered_until_somebody_else_writes(original: Path,
             for number in range(3):
                 txn.delete(b"log", b"\xff%d" % number)
             txn.delete(b"log", b"\xff again")
+
+
+def test_a_long_freelist_is_not_vetted_on_and_on(tmp_path: Path) -> None:
+    """Nothing of it is used again, for all commits are retained: its ends are all that a commit touches."""
+    with Store.create(tmp_path / "db", {":n": {}}, durability="none") as store:
+        for number in range(400):
+            store.transact([{":n": number}])
+    with Store.open(tmp_path / "db", durability="none") as store:
+        known = []
+        for number in range(4):
+            store.transact([{":n": number}])
+            known.append([(of.low, of.high) for of in store.env._vetting._ranges[_FREELIST]])
+        assert known[0][0][1] != known[0][1][0], "the freelist is too short for this test"
+        assert known == known[:1] * 4
+    assert findings(tmp_path / "db") == []
+
+
+def test_all_of_the_freelist_that_one_commit_uses_up_is_vetted(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "db", {":n": {}}, durability="none") as store:
+        for number in range(400):
+            store.transact([{":n": number}])
+    with Store.open(tmp_path / "db", durability="none") as store:
+        store.retain(Retention(commits=0))
+        for _ in range(3):
+            with all_vetted(store.env):
+                store.transact([{":n": number, ":text": "x" * 500} for number in range(1000)])
+    assert findings(tmp_path / "db") == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_leaves_that_a_commit_replaces_were_vetted(tmp_path: Path, seed: int) -> None:
+    """Puts and deletes at random, of nodes of many sizes, with commits and aborts."""
+    choice = random.Random(seed)
+    with Env.create(tmp_path / "db", durable=False) as env:
+        with env.write() as txn:
+            txn.create([b"d"])
+        for step in range(80):
+            with all_vetted(env), suppress(InterruptedError), env.write() as txn:
+                keys = list(txn.keys(b"d"))
+                for _ in range(choice.choice([1, 3, 30, 200])):
+                    if choice.random() < (0.2, 0.9)[step // 20 % 2] and keys:
+                        first = choice.randrange(len(keys))
+                        for key in keys[first : first + choice.choice([1, 1, 5, 40])]:
+                            txn.delete(b"d", key)
+                    else:
+                        size = choice.choice([1, 1, 20, 300, 1500, 6000])
+                        txn.put(b"d", choice.randbytes(choice.choice([2, 8, 200])), bytes(size))
+                if choice.random() < 0.2:
+                    raise InterruptedError
+            if choice.random() < 0.5:  # what is known is forgotten
+                (tmp_path / "db" / "data.mdb").touch()
+    assert findings(tmp_path / "db") == []
 
 
 def test_everything_can_be_deleted_and_put_again(original: Path, tmp_path: Path) -> None:
