@@ -98,6 +98,7 @@ class Vetting:
         self._since_txnid = 0
         self._reader: TreeReader | None = None
         self._begin = 0  # the transaction at hand
+        self._deleted = False  # whether it has deleted anything
         self._branches: dict[int, Branch] = {}  # that are sound, of the commit that the transaction at hand stands on
         self._beside: set[int] = set()  # of these, the ones beside which all is vetted
         self._latest: dict[bytes, Range] = {}  # by database; it is one of ``_ranges``
@@ -127,7 +128,7 @@ class Vetting:
         if unwatched or txnid - 1 != self._last or now - self._since > _TRUSTED or self._count > _MAX_RANGES:
             self._forget()
             self._since, self._since_txnid = now, txnid
-        self._begin, self._last = txnid, -1
+        self._begin, self._last, self._deleted = txnid, -1, False
         self._usable = min(oldest, txnid - 1)
         self._reader = self._records = None
         self._branches.clear()
@@ -151,6 +152,8 @@ class Vetting:
         """The transaction has ended, and the newest commit is ``txnid`` now: what was written to the file since was ours."""
         if self._watch is not None:
             self._watch.skip()
+        if txnid < self._begin and self._deleted:  # what it counted as room is not there
+            self._forget()
         self._last = txnid
         self._reader = self._records = None
 
@@ -197,6 +200,9 @@ class Vetting:
             known = self.key(name, key)
         node = NODE_SIZE + len(key) + size
         known.room -= node + 2
+        least = node if node <= self._long else NODE_SIZE + len(key) + 8
+        if least < known.largest:  # what it replaces may have been longer
+            known.spare -= known.largest - least + 1
         if known.room < 0:  # the leaf may have been split, so that a part of it need not be more than a quarter full
             known.room, known.spare = self._file.page_size // 2, min(known.spare, 0)
         self._needed += 2
@@ -213,7 +219,8 @@ class Vetting:
         """Vet what deleting ``key`` touches: the pages beside its own, too, when these may be merged."""
         known = self.key(name, key)
         known.room += NODE_SIZE + len(key)
-        known.spare -= known.largest + 2
+        self._deleted = True
+        known.spare -= known.largest + 3  # with its pointer, at an even offset
         if known.spare < 0:
             self._absorb(name, known)
         self._take(3, 0)
@@ -315,7 +322,9 @@ class Vetting:
         known = Range(low or b"", high)
         known.last, known.big, known.largest = leaf.last, leaf.big, leaf.largest
         known.room = len(page) - leaf.used
-        known.spare = leaf.used - len(page) // _THRESHOLD
+        known.spare = (
+            leaf.used - HEADER_SIZE - (len(page) - HEADER_SIZE) // _THRESHOLD
+        )  # PAGEFILL of mdb.c: but for the header
         if name == _FREELIST:
             known.stay = _filled_from(page, pgno)
         return known

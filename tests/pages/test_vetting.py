@@ -224,11 +224,56 @@ def test_all_leaves_that_a_commit_replaces_were_vetted(tmp_path: Path, seed: int
                             txn.delete(b"d", key)
                     else:
                         size = choice.choice([1, 1, 20, 300, 1500, 6000])
-                        txn.put(b"d", choice.randbytes(choice.choice([2, 8, 200])), bytes(size))
+                        old = keys and choice.random() < 0.3
+                        txn.put(
+                            b"d", choice.choice(keys) if old else choice.randbytes(choice.choice([2, 8, 200])), bytes(size)
+                        )
                 if choice.random() < 0.2:
                     raise InterruptedError
             if choice.random() < 0.5:  # what is known is forgotten
                 (tmp_path / "db" / "data.mdb").touch()
+    assert findings(tmp_path / "db") == []
+
+
+def filled(path: Path, count: int, size: int) -> Env:
+    """Return an environment with as many entries in leaves that are full."""
+    env = Env.create(path, durable=False)
+    with env.write() as txn:
+        txn.create([b"d"])
+        txn.put_many(b"d", [(b"%04d" % number, bytes(size)) for number in range(count)])
+    return env
+
+
+def test_a_leaf_that_falls_just_below_a_quarter_is_vetted_with_those_beside_it(tmp_path: Path) -> None:
+    """LMDB does not count the header of the page: nine nodes of 112 bytes are 24.7 % of the rest."""
+    with filled(tmp_path / "db", 108, 98) as env:
+        with env.write() as txn:
+            for number in range(40, 66):
+                assert txn.delete(b"d", b"%04d" % number)
+        (tmp_path / "db" / "data.mdb").touch()
+        with all_vetted(env), env.write() as txn:
+            assert txn.delete(b"d", b"0066")
+    assert findings(tmp_path / "db") == []
+
+
+def test_a_shorter_value_leaves_less_to_delete(tmp_path: Path) -> None:
+    with filled(tmp_path / "db", 30, 1200) as env:
+        (tmp_path / "db" / "data.mdb").touch()
+        with all_vetted(env), env.write() as txn:
+            txn.put(b"d", b"0012", b"x")
+            assert txn.delete(b"d", b"0013")
+    assert findings(tmp_path / "db") == []
+
+
+def test_what_an_aborted_transaction_deletes_makes_no_room(tmp_path: Path) -> None:
+    with filled(tmp_path / "db", 30, 1200) as env:
+        room = [known.room for known in env._vetting._ranges[b"d"]]
+        with suppress(InterruptedError), env.write() as txn:
+            assert txn.delete(b"d", b"0014")
+            raise InterruptedError
+        with env.write() as txn:
+            assert txn.get(b"d", b"0014")
+        assert all(known.room <= max(room) for known in env._vetting._ranges[b"d"])
     assert findings(tmp_path / "db") == []
 
 
