@@ -47,6 +47,7 @@ _MAX_RANGES: Final = 1 << 16
 _ENDLESS: Final = 1 << 62  # pages, or bytes, that no transaction can use up
 _SLACK: Final = 32  # new pages that any transaction may take
 _RETRIES: Final = 60  # records of the freelist that LMDB looks at for each page of a run (mdb_page_alloc)
+_AHEAD: Final = 16  # records more than are needed now: the way to the first of them costs as much as five
 _THRESHOLD: Final = 4  # a page of which less than one in so many bytes is used is merged (FILL_THRESHOLD)
 
 
@@ -385,7 +386,7 @@ class Vetting:
         """Vet the records of the freelist that so many new pages, and a run of ``run`` pages, may come from."""
         self._needed += pages + run
         if self._needed > self._enough or run > 1:
-            self._vet_records(self._needed, _RETRIES * run if run > 1 else 0)
+            self._vet_records(self._needed, _RETRIES * run if run > 1 else _AHEAD)
 
     def _vet_records(self, pages: int, retries: int) -> None:
         """Vet records that LMDB may use until they have so many pages, and ``retries`` more of them."""
