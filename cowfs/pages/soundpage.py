@@ -45,7 +45,8 @@ def sound_branch(page: bytes, pgno: int, last_pgno: int, low: bytes | None, high
     """
     branch = parse_branch(page, pgno, last_pgno)
     offsets = node_offsets(page, pgno)
-    ends = [offset + NODE_SIZE + _unpack_node(page, offset)[2] for offset in offsets]
+    ends = [offset + NODE_SIZE + len(key) for offset, key in zip(offsets, branch.keys, strict=True)]
+    ends[0] += _unpack_node(page, offsets[0])[2]  # the first key says nothing, and the parsed branch does not have it
     _require_filled(page, pgno, list(offsets), ends)
     if integers:
         branch = Branch([key[::-1] for key in branch.keys], branch.children)

@@ -69,15 +69,17 @@ def parse_branch(page: bytes, pgno: int, last_pgno: int) -> Branch:
     """Parse a branch page; every child is checked to be a page that ``last_pgno`` allows."""
     keys: list[bytes] = []
     children: list[int] = []
+    unpack, size = NODE_HEADER.unpack_from, len(page)
     for offset in node_offsets(page, pgno):
-        low, high, flags, key_size = NODE_HEADER.unpack_from(page, offset)
+        low, high, flags, key_size = unpack(page, offset)
         child = low | high << 16 | flags << 32
         start = offset + NODE_SIZE
-        if start + key_size > len(page):
+        end = start + key_size
+        if end > size:
             raise CorruptDatabase("a key lies outside the page", pgno)
         if not 2 <= child <= last_pgno:
             raise CorruptDatabase(f"child page {child} is not in 2..{last_pgno}", pgno)
-        keys.append(page[start : start + key_size])
+        keys.append(page[start:end])
         children.append(child)
     if not children:
         raise CorruptDatabase("a branch page without children", pgno)
