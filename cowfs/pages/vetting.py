@@ -19,7 +19,7 @@ Which pages LMDB touches (functions of mdb.c, 0.9.36):
   that may have been merged are vetted;
 - new pages: the oldest records of the freelist, one after another until there are enough (``mdb_page_alloc``); for a long
   value, which needs pages side by side, up to 60 more for each of these; and the ends of the freelist
-  (``mdb_freelist_save``).
+  with all its leaves whose records may be used up (``mdb_freelist_save``).
 
 A free page that is in use in a part of the database that the transaction does not touch is found by ``check`` only.
 """
