@@ -21,6 +21,8 @@ Rules, each of which was broken in an experiment before it was written down:
    Our own locks are of the open file (OFD): they do not drop.
 2. LMDB's first opener begins the table anew, and the pin would be gone. So the first opener is us: whoever gets the lock on
    byte 0 alone begins the table anew, all but the pin, exactly as LMDB does, and then shares the lock before LMDB comes.
+   A process that has byte 0 alone to make or remove the files does not begin the table, so byte ``_OPENING`` keeps it and
+   openers apart: an opener that cannot have byte 0 alone shares it with a process that has begun the table.
 3. A pin that is there when its byte can be read, inside of the number of slots in use, has been there all the time since it
    was claimed: no program that honours LMDB's locks can have used a page of a root from its txnid on again.
 4. Slots are claimed under the reader mutex, which is robust: when its owner died, it is made consistent.
@@ -50,6 +52,7 @@ PIN: Final = 0x7F_C0_DB_00
 IDLE: Final = 2**64 - 1
 NONCE_SIZE: Final = 16
 _PIN_BYTES: Final = PIN.to_bytes(4, "little")
+_OPENING: Final = PIN + 1  # this byte is locked before byte 0, until the table is begun or the files are made
 _OURS: Final = range(0x40_00_00_00, 0x50_00_00_00)  # process numbers of our slots; a real one is below 2**22
 _FORMAT: Final = 0x1_00_01
 _CACHE_LINE: Final = 64
@@ -142,11 +145,13 @@ class LockTable:
         self._open(os.O_CREAT)
         if self._fd < 0:
             return
+        _lock(self._fd, fcntl.F_WRLCK, _OPENING, wait=True)
         if _lock(self._fd, fcntl.F_WRLCK, 0, wait=False):
             self._begin_anew(newest_txnid(), slots)
             self._unmap()  # now: closing a map closes a descriptor
         _lock(self._fd, fcntl.F_RDLCK, 0, wait=True)
         _lock(self._fd, fcntl.F_RDLCK, PIN, wait=True)
+        _lock(self._fd, fcntl.F_UNLCK, _OPENING, wait=False)
 
     @_as_ours
     def share(self, newest_txnid: Callable[[], int], slots: int) -> bool:
@@ -183,7 +188,7 @@ class LockTable:
         self._open(os.O_CREAT)
         if self._fd < 0 and self._refused is not None:
             raise self._refused
-        alone = _lock(self._fd, fcntl.F_WRLCK, 0, wait=False)
+        alone = all(_lock(self._fd, fcntl.F_WRLCK, byte, wait=False) for byte in (_OPENING, 0))
         if not alone:
             self.keep()  # it may be this process that has it open, without us
         return alone
@@ -207,8 +212,8 @@ class LockTable:
         """Keep the descriptor for the next attempt: LMDB could not open, perhaps since this process has it open already."""
         if self._fd >= 0:
             self._unmap()
-            _lock(self._fd, fcntl.F_UNLCK, 0, wait=False)
-            _lock(self._fd, fcntl.F_UNLCK, PIN, wait=False)
+            for byte in (0, PIN, _OPENING):
+                _lock(self._fd, fcntl.F_UNLCK, byte, wait=False)
             self._kept[self._identity] = self._fd
             self._fd = -1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import struct
@@ -307,6 +308,31 @@ def test_many_first_openers_at_once_share_one_table(path: Path, foreign: int) ->
             (path / "lock.mdb").write_bytes(content)
         txnid = int(python(OPENERS, path, ",".join(kinds)))
         assert txnid == 11 + 10 + number * 11
+
+
+@pytest.mark.parametrize("content", ["empty", "an earlier session's"])
+def test_an_opener_behind_a_maker_begins_the_table(path: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The maker keeps the environment to itself, and ends at the moment at which the opener begins to wait for it."""
+    if content == "empty":
+        (path / "lock.mdb").write_bytes(b"")
+    else:
+        lock_file_of_txnid_0 = bytearray((path / "lock.mdb").read_bytes())
+        struct.pack_into("<Q", lock_file_of_txnid_0, _TXNID, 0)
+        (path / "lock.mdb").write_bytes(lock_file_of_txnid_0)
+    maker = LockTable(path / "lock.mdb")
+    assert maker.begin_alone()
+    lock = fcntl.fcntl
+
+    def lock_after_the_maker(descriptor: int, command: int, argument: bytes) -> object:
+        if command == fcntl.F_OFD_SETLKW:
+            maker.end_alone()
+        return lock(descriptor, command, argument)
+
+    monkeypatch.setattr(fcntl, "fcntl", lock_after_the_maker)
+    with retaining(path) as (env, _keeper):
+        assert env._table.newest_txnid() == env.newest_txnid() == 11
+        put(env, 1)
+        require_retained(env, {})
 
 
 # -- slots --------------------------------------------------------------------------------------------------------
