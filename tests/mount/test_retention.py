@@ -337,7 +337,7 @@ def test_rsync_ends_well_when_the_name_of_what_it_copies_is_deleted(store: Store
             _delete(mount, "name", "cowfs snapshot delete")
             _commit(store, 3)
             store.retain(Retention(commits=0))
-            _output, errors = rsync.communicate(timeout=30)
+            _output, errors = rsync.communicate(timeout=LIMIT)
         assert (rsync.returncode, errors) == (0, "")
         assert _digest(tmp_path / "copy" / "name") == expected
         assert sorted(os.listdir(tmp_path / "copy" / "name")) == ["data.mdb", "schema.json", "snapshot.json"]

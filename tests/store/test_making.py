@@ -22,7 +22,7 @@ from cowfs.pages.env import Env
 from cowfs.pages.making import blank_file
 from cowfs.pages.unfinished import is_unfinished
 from tests import disk
-from tests.commands import COWFS, cowfs_here, in_private_mounts, python, refused_here, run
+from tests.commands import COWFS, LIMIT, cowfs_here, in_private_mounts, python, refused_here, run
 from tests.recorder import recording
 
 from .conftest import findings
@@ -168,7 +168,7 @@ def test_of_several_that_make_it_at_once_one_does(tmp_path: Path) -> None:
         assert maker.stdin is not None
         maker.stdin.write("\n")
         maker.stdin.flush()
-    said = sorted(maker.communicate(timeout=60)[0].strip() for maker in makers)
+    said = sorted(maker.communicate(timeout=LIMIT)[0].strip() for maker in makers)
     assert said == ["PlaceError"] * 3 + ["made"]
     with_store(tmp_path / "db")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import COWFS, cowfs_here, run
+from tests.commands import COWFS, LIMIT, cowfs_here, run
 from tests.forked import BROKEN_PIPE, CLOSED, Program
 
 _FULL = "/dev/full"
@@ -97,7 +97,7 @@ def test_a_terminal_that_went_away_is_one_line(place: Path) -> None:
     os.close(master)
     try:
         command = [*COWFS, "export", str(place / "db")]
-        result = subprocess.run(command, stdout=slave, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+        result = subprocess.run(command, stdout=slave, stderr=subprocess.PIPE, text=True, timeout=LIMIT, check=False)
         assert (result.returncode, result.stderr) == (1, "cowfs: standard output: Input/output error\n")
     finally:
         os.close(slave)

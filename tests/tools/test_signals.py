@@ -16,12 +16,11 @@ from pathlib import Path
 import pytest
 
 from cowfs.mount import place
-from tests.commands import COWFS, Argument, cowfs_here, run
+from tests.commands import COWFS, LIMIT, Argument, cowfs_here, run
 from tests.mounted import log_of, unmount
 
 _HEEDED = "import signal; [signal.signal(number, signal.SIG_DFL) for number in (1, 2, 15)]"  # whatever started the tests
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_LIMIT = 30.0  # seconds
 
 # The program, after some lines of a test that have it strike at a certain moment.
 _PROGRAM = """
@@ -89,7 +88,7 @@ def _started(strikes: str, *arguments: Argument, **options: str) -> Iterator[sub
 
 def _end(process: subprocess.Popen[str], number: int) -> tuple[str, str]:
     """Return what was printed and said by a process that must end of a signal, without a traceback."""
-    printed, said = process.communicate(timeout=_LIMIT)
+    printed, said = process.communicate(timeout=LIMIT)
     assert process.returncode == -number, said
     assert "Traceback" not in said
     return printed, said
@@ -172,7 +171,7 @@ def test_an_import_says_how_far_it_came(database: Path, lines: Path) -> None:
 def test_an_import_counts_right_whenever_the_signal_comes(database: Path, lines: Path, milliseconds: int) -> None:
     strikes = f"at(Stage.COMMITTED, threading.Timer({milliseconds} / 1000, strike(15)).start)"
     with _started(strikes, "import", "--batch", "3", database, lines) as process:
-        _printed, said = process.communicate(timeout=_LIMIT)
+        _printed, said = process.communicate(timeout=LIMIT)
     assert process.returncode == -signal.SIGTERM, said
     if "all lines" not in said:
         _go_on(database, said)
@@ -184,7 +183,7 @@ def test_an_import_of_several_files_says_which_are_done(database: Path, lines: P
         assert process.stdin is not None
         process.stdin.write('{"note/text": "c"}\n' * 12)
         process.stdin.flush()
-        until = time.monotonic() + _LIMIT
+        until = time.monotonic() + LIMIT
         while cowfs_here("export", database).count("\n") < 31 and time.monotonic() < until:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
@@ -222,7 +221,7 @@ class Dropped:
 before(transact, "read_text", lambda *_: Dropped())
 """
     with _started(strikes, "transact", database) as process:
-        process.wait(_LIMIT)
+        process.wait(LIMIT)
         assert _end(process, signal.SIGTERM) == ("", "")
 
 
@@ -239,7 +238,7 @@ from cowfs.cli.start import main
 main()
 """
     result = subprocess.run(
-        [sys.executable, "-c", program, "--help"], capture_output=True, text=True, timeout=_LIMIT, check=False
+        [sys.executable, "-c", program, "--help"], capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, "", "")
 
@@ -291,7 +290,7 @@ def test_a_mount_that_is_interrupted_as_it_begins_is_none(database: Path, point:
 def test_a_mount_that_nobody_waits_for_any_more_ends(database: Path, point: Path, number: signal.Signals) -> None:
     strikes = f"before(daemon.select, 'select', lambda *_: os.kill(os.getpid(), {number}))"
     _struck(strikes, "mount", database, point, "--log", log_of(point), number=number)
-    until = time.monotonic() + _LIMIT
+    until = time.monotonic() + LIMIT
     while "no longer mounted" not in (log := log_of(point).read_text()):
         if not log and number != signal.SIGKILL and place.mounted_at(point) is None:
             break  # it was ended before it had begun
@@ -340,7 +339,7 @@ def test_a_demo_that_nobody_reads_leaves_nothing(tmp_path: Path) -> None:
         while "$ cowfs mount db mnt" not in process.stdout.readline():
             assert process.poll() is None
         process.stdout.close()
-        process.wait(_LIMIT)
+        process.wait(LIMIT)
         assert process.stderr is not None
         assert (process.returncode, process.stderr.read()) == (-signal.SIGPIPE, "")
     _nothing_is_left_of(tmp_path / "demo")
