@@ -15,7 +15,7 @@ The text of each is one line that a user can act on; ``mount`` gives each leaf a
     │   ├── WrongName              a snapshot cannot have that name
     │   ├── NameTaken              a snapshot has that name already
     │   ├── ReadOnly               that path cannot be written
-    │   ├── PlaceError             a directory cannot be used for what was asked (mount point, target of a restore)
+    │   ├── InvalidTarget             a directory cannot be used for what was asked (mount point, target of a restore)
     │   └── Closed                 a store, or something read from it, was used after it was closed
     └── SystemFailure              the machine said no
         ├── AccessDenied           no permission
@@ -42,12 +42,14 @@ class NotADatabase(DatabaseError):
 class CorruptDatabase(DatabaseError):
     """An LMDB file with a damaged or missing page.
 
-    ``page`` is the number of the page, or None where the damage is not in one page.
+    ``page`` is the number of the page, or None where the damage is not in one page. ``findings`` has a line for each
+    damage, where a whole database was checked.
     """
 
-    def __init__(self, message: str, page: int | None = None) -> None:
+    def __init__(self, message: str, page: int | None = None, findings: tuple[str, ...] = ()) -> None:
         super().__init__(message if page is None else f"page {page}: {message}")
         self.page = page
+        self.findings = findings
 
 
 class UnsupportedFormat(DatabaseError):
@@ -100,7 +102,7 @@ class ReadOnly(InputError):
     """That path cannot be written."""
 
 
-class PlaceError(InputError):
+class InvalidTarget(InputError):
     """A directory cannot be used for what was asked of it."""
 
 

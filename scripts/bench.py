@@ -29,13 +29,13 @@ from typing import Any
 
 import lmdb
 
-from cowfs.cli import geonames
-from cowfs.pages.env import Env
-from cowfs.pages.roots import Roots
-from cowfs.pages.writetxn import WriteTxn
-from cowfs.store.retention import DEFAULT_RETENTION, Retention
+from cowfs.cli.demo import geonames
+from cowfs.commits.opened import open_commits
+from cowfs.engine.env import Env
+from cowfs.engine.rootlog import Roots
+from cowfs.engine.writetxn import WriteTxn
+from cowfs.store.history.retention import DEFAULT_RETENTION, Retention
 from cowfs.store.store import Durability, Store
-from cowfs.views.history import open_history
 
 LIMIT = 600  # seconds that a command may take
 BATCH = 1000
@@ -378,7 +378,7 @@ def appearances(database: Path, count: int) -> list[float]:
     """Commit ``count`` times; return for each how long the mount's history needs to see it and make its directory."""
     seconds = []
     with Env.open(database, durable=False) as env:
-        history = open_history(env, 8)
+        history = open_commits(env, 8)
         for number in range(count):
             with env.write() as txn:
                 txn.put(b"data", b"%010d" % number, os.urandom(1000))

@@ -26,9 +26,9 @@ from typing import IO
 
 import lmdb
 
-from cowfs.cli.verify import verify
-from cowfs.pages.reading import reading
-from cowfs.store.db import Db
+from cowfs.backup.verify import verify
+from cowfs.engine.opening import reading
+from cowfs.store.read.db import Db
 from cowfs.store.store import Store
 from tests.commands import CHECKOUT, LIMIT
 

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from cowfs.store import clock
-from cowfs.store.encoding import instant_of, micros_of
+from cowfs.store.model import clock
+from cowfs.store.model.encoding import instant_of, micros_of
 
 START = datetime(2026, 11, 22, 10, 0, tzinfo=timezone.utc)
 

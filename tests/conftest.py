@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cowfs.mount import place
+from cowfs.mount import mountpoint
 from tests.clocks import FakeClock
 from tests.mounted import unmount
 
@@ -23,7 +23,7 @@ def _state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 def _nothing_stays_mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     base = tmp_path_factory.getbasetemp().resolve()
-    left = [mount.point for mount in place.mounts() if base in mount.point.parents]
+    left = [mount.point for mount in mountpoint.mounts() if base in mount.point.parents]
     for point in left:
         unmount(point)
     assert left == [], f"still mounted after all tests: {left}"

@@ -25,10 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from cowfs.engine import rootlog
+from cowfs.engine.locktable import sync_directory
 from cowfs.errors import CowfsError, DiskFull
-from cowfs.pages import roots
-from cowfs.pages.locktable import sync_directory
-from cowfs.store.retention import Retention
+from cowfs.store.history.retention import Retention
 from cowfs.store.store import Durability, Store
 from tests import churn
 from tests.commands import LIMIT, cowfs_here
@@ -291,7 +291,7 @@ _SCENES: dict[str, Callable[[Path, int, int], None]] = {
 
 def main(scene: str, directory: Path, seed: int, commits: int) -> None:
     """Be the writer."""
-    roots.LOOK_EVERY = 8  # type: ignore[misc]  # give up often
+    rootlog.LOOK_EVERY = 8  # type: ignore[misc]  # give up often
     if scene in _MADE:
         durability: Durability = "none" if scene == "store-none" else "sync"
         retention = Retention(commits=RETAINED)

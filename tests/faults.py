@@ -25,11 +25,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cowfs.cli.verify import verify
+from cowfs.backup.verify import verify
+from cowfs.engine.opening import reading
 from cowfs.errors import CowfsError, DiskFull, EnvironmentFailure
-from cowfs.pages.reading import reading
-from cowfs.store.db import Db
-from cowfs.store.retention import Retention
+from cowfs.store.history.retention import Retention
+from cowfs.store.read.db import Db
 from cowfs.store.store import Store
 from tests.commands import Completed, cowfs_here, one_line, run_here
 from tests.failing import Faults, How

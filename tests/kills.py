@@ -15,7 +15,7 @@ from tests.commands import LIMIT
 from tests.copies import check_copies, rsync
 from tests.mounted import Mount, mounted
 
-_MOST_COMMITS = 30  # before a writer is killed; each must have made one
+_MAX_COMMITS = 30  # before a writer is killed; each must have made one
 
 
 def kill_writers(kind: str, directory: Path, seed: int, rounds: int, mount: Mount | None = None) -> int:
@@ -28,7 +28,7 @@ def kill_writers(kind: str, directory: Path, seed: int, rounds: int, mount: Moun
     for number in range(rounds):
         journal = directory / f"journal-{seed}-{number}"
         with _to_be_killed(kind, database, journal, seed) as writer:
-            writer.wait_for(choice.randint(1, _MOST_COMMITS))
+            writer.wait_for(choice.randint(1, _MAX_COMMITS))
             time.sleep(choice.random() * 0.02)
         acknowledged = writer.acknowledged()
         total += len(acknowledged)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cowfs.mount import place
+from cowfs.mount import mountpoint
 from tests.commands import LIMIT, Argument, cowfs_here, run
 
 _RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} cowfs\[(\d+)\] ([A-Z]+) (.*)$")
@@ -83,7 +83,7 @@ class Mount:
         assert self.daemon.ends(), "a killed daemon does not end"
 
     def is_mounted(self) -> bool:
-        return place.mounted_at(self.point) is not None
+        return mountpoint.mounted_at(self.point) is not None
 
 
 @contextmanager
@@ -125,9 +125,9 @@ def serving(database: Path, point: Path, begin: int = 0, declared: Sequence[str]
 def unmount(point: Path) -> None:
     """Take away whatever is mounted at ``point``, gently, else with force."""
     for flag in ("-u", "-uz"):
-        if place.mounted_at(point) is not None:
+        if mountpoint.mounted_at(point) is not None:
             run("fusermount", flag, point, code=None)
-    assert place.mounted_at(point) is None, f"{point} cannot be unmounted"
+    assert mountpoint.mounted_at(point) is None, f"{point} cannot be unmounted"
 
 
 def complaints(log: str, declared: Sequence[str] = ()) -> list[str]:

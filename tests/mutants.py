@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from cowfs.commits.opened import open_commits
+from cowfs.engine.env import Env
 from cowfs.errors import CowfsError
-from cowfs.pages.env import Env
-from cowfs.store.retention import Retention
+from cowfs.store.history.retention import Retention
 from cowfs.store.store import Store
-from cowfs.views.history import open_history
 from cowfs.views.node import Directory, File, Link
 from cowfs.views.tree import Tree
 from tests.commands import run_here
@@ -300,7 +300,7 @@ def _read(say: Callable[[str], object], path: Path, *, name: bool) -> None:
     sys.stdout.flush()
     try:
         with Env.open(path) as env:
-            history = open_history(env, 4)
+            history = open_commits(env, 4)
             tree = Tree(history)
             if name:
                 _try(lambda: tree.make("/snapshots/made", "somebody"))

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cowfs.pages.check import check_pages
+from cowfs.engine.holds import Hold
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.hold import Hold
+from cowfs.pages.pagecheck import check_pages
+from cowfs.store.history.timeline import Timeline
 from cowfs.store.store import Store
-from cowfs.store.timeline import Timeline
 from tests import churn
 from tests.commands import cowfs_here, run
 from tests.cutwriter import RESTORED, Promise

@@ -47,17 +47,17 @@ from typing import Any, Final, NoReturn
 
 import lmdb
 
+from cowfs.engine.holds import Hold
+from cowfs.engine.locktable import IDLE, LockTable, Pin
 from cowfs.errors import CowfsError, InputError, NotFound, TransactionError
-from cowfs.pages.check import check_pages
-from cowfs.pages.hold import Hold
-from cowfs.pages.locktable import IDLE, LockTable, Pin
-from cowfs.pages.tree import TreeReader
-from cowfs.store.check import check_store
-from cowfs.store.db import Db
-from cowfs.store.layout import META
-from cowfs.store.retention import RETENTION_KEY, Retention
+from cowfs.pages.btree import TreeReader
+from cowfs.pages.pagecheck import check_pages
+from cowfs.store.datomcheck import check_store
+from cowfs.store.history.retention import RETENTION_KEY, Retention
+from cowfs.store.history.timeline import Timeline
+from cowfs.store.model.layout import META
+from cowfs.store.read.db import Db
 from cowfs.store.store import Durability, Store
-from cowfs.store.timeline import Timeline
 from tests.churn import digest_of
 from tests.commands import CHECKOUT, LIMIT
 
@@ -76,11 +76,11 @@ _KEYS: Final = 40
 _SIZES: Final = (40, 40, 40, 40, 400, 400, 2500, 9000)  # at most; the characters of texts
 _FEWEST: Final = 24  # commits that every retention keeps
 _BOUNDS: Final = (24, 30, 45, 60)
-_MOST_NAMES: Final = 4
+_MAX_NAMES: Final = 4
 _PROCESSES: Final = 5
 _LIFE: Final = int(LIMIT)  # seconds after which a process is ended in any case
 _LIMIT: Final = 2 * LIMIT  # seconds for a race
-_MOST_KILLS: Final = 60  # in a round
+_MAX_KILLS: Final = 60  # in a round
 _SPILLS_FROM: Final = 25  # rounds
 _STEPS_A_LIFE: Final = 250
 _STEPS_A_DATABASE: Final = 4000  # then a round writes no more than it must, so that the file stays small
@@ -412,7 +412,7 @@ def _name_or_unname(actor: Actor, store: Store) -> None:
     with store.timeline() as timeline:
         named = list(timeline.named)
         txid = actor.choice.choice(list(timeline))
-    if len(named) >= _MOST_NAMES or (named and actor.choice.random() < 0.4):
+    if len(named) >= _MAX_NAMES or (named and actor.choice.random() < 0.4):
         name = actor.choice.choice(named)
         actor.names.tell("unnaming", name, 0)
         with suppress(NotFound):  # another process was faster
@@ -650,7 +650,7 @@ class Race:
         self._bounds = bounds
         self._floor = int(self._seen[0])
         tempo = choice.choice((0.005, 0.01, 0.03, 0.1))  # seconds between kills, on the average
-        strikes = min(int(choice.uniform(0.3, 2.0) / tempo), _MOST_KILLS)
+        strikes = min(int(choice.uniform(0.3, 2.0) / tempo), _MAX_KILLS)
         commits = len(self.known.commits)
         ours = {role.__name__ for role in _ROLES["cowfs"]}
         first = choice.choice((_come_and_go, _read_old, _write, None))  # who is the first opener after all were dead

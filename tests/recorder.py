@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from fuse import FUSE
 
-from cowfs.mount import place
+from cowfs.mount import mountpoint
 from tests.commands import CHECKOUT, LIMIT
 from tests.mounted import unmount
 
@@ -161,7 +161,7 @@ def serving(directory: Path, module: str, *arguments: Path | str) -> Iterator[Pa
 def _wait_for_mount(point: Path, process: subprocess.Popen[bytes]) -> None:
     """Wait until the mount is in the kernel's table: what is asked before the recorder serves waits for it."""
     until = time.monotonic() + LIMIT
-    while place.mounted_at(point) is None:
+    while mountpoint.mounted_at(point) is None:
         assert process.poll() is None, f"the recorder ended with {process.returncode}"
         assert time.monotonic() < until, f"{point} is not mounted after {LIMIT} s"
         time.sleep(0.01)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cowfs.mount import place
+from cowfs.mount import mountpoint
 from tests.commands import CHECKOUT, COWFS, run
 from tests.mounted import unmount
 
@@ -48,7 +48,7 @@ def test_a_transcript_runs_as_printed(tmp_path: Path, shell_path: dict[str, str]
                 assert result.stderr == ""
                 printed += f"{line}\n{result.stdout}"
     finally:
-        for mount in place.mounts():
+        for mount in mountpoint.mounts():
             if home in mount.point.parents:
                 unmount(mount.point)
     assert _INSTANT.sub("INSTANT", printed) == _INSTANT.sub("INSTANT", transcript)

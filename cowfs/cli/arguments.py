@@ -14,7 +14,7 @@ import click
 
 from cowfs.cli.output import echo_document
 from cowfs.errors import InputError
-from cowfs.store.retention import Retention
+from cowfs.store.history.retention import Retention
 from cowfs.units import parse_bytes, parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])

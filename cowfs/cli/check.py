@@ -7,12 +7,11 @@ from pathlib import Path
 
 import click
 
+from cowfs.backup.verify import CheckReport
+from cowfs.backup.verify import check as check_database
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
 from cowfs.cli.output import announce, complain, echo
 from cowfs.cli.progress import progress_bar
-from cowfs.cli.verify import txid_at, verify
-from cowfs.pages.reading import reading
-from cowfs.store.steps import read_steps
 
 
 @click.command()
@@ -24,26 +23,31 @@ def check(database: Path, as_json: bool) -> None:
     DB may be a database that is being written, a backup, a directory of a mount, or any LMDB environment. Exit code 1 when
     anything is wrong; every finding is printed, with its page.
     """
-    findings = []
-    with reading(database) as reader, progress_bar("pages", reader.root.pages) as progress:
-        report = verify(reader, progress)
-        for finding in report.findings:
-            reader.require_steady()
-            findings.append(finding)
-            if not as_json:
-                announce(finding)
-        root = reader.root
-        datoms = None if report.db is None else report.db.datom_count
-        txid = txid_at(reader)
-        went_back = [] if findings or report.db is None else list(read_steps(reader).txids)
+    report = check_database(database, progress=progress_bar, on_finding=None if as_json else announce)
     if as_json:
-        document = {"ok": not findings, "findings": findings, "clock_went_back": went_back}
-        print_json({**document, "txid": txid, "pages": root.pages, "datoms": datoms})
-    elif not findings:
-        what = "an LMDB environment, not a cowfs store" if report.db is None else f"txid {report.db.txid}, {datoms} datoms"
-        if went_back:
-            what += f"; instants out of order since txid {went_back[0]}"
-        echo(f"{database}: ok ({root.pages} pages of {root.page_size} bytes; {what})")
+        print_json(_document(report))
+    elif report.ok:
+        echo(f"{database}: ok ({report.pages} pages of {report.page_size} bytes; {_content_text(report)})")
     else:
-        complain(f"{database}: damaged, {len(findings)} findings")
-    sys.exit(1 if findings else 0)
+        complain(f"{database}: damaged, {len(report.findings)} findings")
+    sys.exit(0 if report.ok else 1)
+
+
+def _document(report: CheckReport) -> dict[str, object]:
+    return {
+        "ok": report.ok,
+        "findings": list(report.findings),
+        "clock_went_back": list(report.clock_went_back),
+        "txid": report.txid,
+        "pages": report.pages,
+        "datoms": report.datoms,
+    }
+
+
+def _content_text(report: CheckReport) -> str:
+    if report.datoms is None:
+        return "an LMDB environment, not a cowfs store"
+    text = f"txid {report.txid}, {report.datoms} datoms"
+    if report.clock_went_back:
+        text += f"; instants out of order since txid {report.clock_went_back[0]}"
+    return text

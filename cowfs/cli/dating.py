@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from cowfs.store.aging import Aging
-from cowfs.store.chronology import Chronology
-from cowfs.store.encoding import LAST_MICRO, instant_of, micros_of
-from cowfs.store.timeline import Timeline
-from cowfs.store.values import instant_text
+from cowfs.store.history.aging import Aging
+from cowfs.store.history.chronology import Chronology
+from cowfs.store.history.timeline import Timeline
+from cowfs.store.model.encoding import LAST_MICRO, instant_of, micros_of
+from cowfs.store.model.values import instant_text
 from cowfs.units import duration_text
 
 _MICRO = 1_000_000

@@ -14,13 +14,13 @@ import click
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
 from cowfs.cli.history import Opened, opened
 from cowfs.cli.output import echo
-from cowfs.store import clock
-from cowfs.store.datom import Datom
-from cowfs.store.db import Db
-from cowfs.store.diff import diff as differences
-from cowfs.store.diff import schema_diff
-from cowfs.store.jsondatoms import changes_json
-from cowfs.store.values import to_json
+from cowfs.store.model import clock
+from cowfs.store.model.datom import Datom
+from cowfs.store.model.values import to_json
+from cowfs.store.read.db import Db
+from cowfs.store.read.diff import diff as differences
+from cowfs.store.read.diff import schema_diff
+from cowfs.store.read.jsondatoms import changes_json
 
 _LATEST = "latest"
 

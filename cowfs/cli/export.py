@@ -10,7 +10,7 @@ import click
 from cowfs.cli.arguments import DATABASE
 from cowfs.cli.history import opened
 from cowfs.cli.output import echo
-from cowfs.store import clock
+from cowfs.store.model import clock
 
 
 @click.command()

@@ -14,17 +14,18 @@ import click
 
 from cowfs.cli.dating import describe_clock
 from cowfs.cli.table import shown
+from cowfs.engine.env import Env
+from cowfs.engine.location import locate
+from cowfs.engine.opening import reading
 from cowfs.errors import AccessDenied, InputError, NotADatabase, NotFound
-from cowfs.pages.env import Env
-from cowfs.pages.location import locate
-from cowfs.pages.reading import reading
-from cowfs.pages.tree import TreeReader
-from cowfs.store import clock, finding
-from cowfs.store.db import Db, store_at
-from cowfs.store.named import NamedSnapshot
-from cowfs.store.retention import Retention, read_events, read_retention
-from cowfs.store.timeline import Timeline, hold_timeline
-from cowfs.store.values import instant_text, parse_instant
+from cowfs.pages.btree import TreeReader
+from cowfs.store.history import finding
+from cowfs.store.history.named import NamedSnapshot
+from cowfs.store.history.retention import Retention, read_events, read_retention
+from cowfs.store.history.timeline import Timeline, hold_timeline
+from cowfs.store.model import clock
+from cowfs.store.model.values import instant_text, parse_instant
+from cowfs.store.read.db import Db, store_at
 from cowfs.units import duration_text, exact_bytes_text
 
 

@@ -19,10 +19,10 @@ from cowfs.cli.output import echo, reporting
 from cowfs.cli.progress import progress_bar
 from cowfs.cli.signals import allow
 from cowfs.errors import CowfsError, EntityTaken, InputError, TransactionError
-from cowfs.store.importids import NewEntities, OwnEntities
-from cowfs.store.importing import Batches
+from cowfs.store.batches import Batches
 from cowfs.store.store import Store
-from cowfs.store.transaction import TxReport
+from cowfs.store.tx.importids import NewEntities, OwnEntities
+from cowfs.store.tx.transaction import TxReport
 
 _BATCH = 1000
 _TAKEN = "--renumber gives the entities of the files new ids, --keep-ids changes those of the database"

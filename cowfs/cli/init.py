@@ -9,7 +9,7 @@ import click
 from cowfs.cli.arguments import DATABASE, bounds_options, changed, parse_json, read_text
 from cowfs.cli.output import echo, reporting
 from cowfs.errors import SchemaError
-from cowfs.store.retention import DEFAULT_RETENTION
+from cowfs.store.history.retention import DEFAULT_RETENTION
 from cowfs.store.store import Store
 
 

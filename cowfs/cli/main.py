@@ -11,27 +11,13 @@ from typing import Any, NoReturn
 import click
 
 from cowfs import __version__
-from cowfs.cli import (
-    check,
-    demo,
-    diff,
-    export,
-    imports,
-    init,
-    log,
-    mount,
-    restore,
-    retain,
-    revert,
-    snapshot,
-    status,
-    transact,
-)
+from cowfs.cli import check, diff, export, imports, init, log, mount, restore, retain, revert, snapshot, status, transact
+from cowfs.cli.demo import command as demo
 from cowfs.cli.output import complain
 from cowfs.cli.program import run
-from cowfs.errors import CowfsError, NameTaken, NotFound, PlaceError, WrongName
+from cowfs.errors import CowfsError, InvalidTarget, NameTaken, NotFound, WrongName
 
-_WRONG_COMMAND = (PlaceError, NotFound, WrongName, NameTaken)
+_WRONG_COMMAND = (InvalidTarget, NotFound, WrongName, NameTaken)
 
 
 class _Complaints(logging.Handler):

@@ -13,11 +13,13 @@ from pathlib import Path
 import click
 
 from cowfs.cli.arguments import DATABASE
-from cowfs.cli.signals import deferred, pending
+from cowfs.cli.signals import pending
+from cowfs.engine.location import locate
+from cowfs.engine.stage import deferred
 from cowfs.errors import CowfsError
-from cowfs.mount import daemon, place
+from cowfs.mount import daemon
+from cowfs.mount.mountpoint import prepare, require_fuse, unmount
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.location import locate
 
 _POINT = click.argument("mountpoint", type=click.Path(readable=False, path_type=Path))
 
@@ -59,8 +61,8 @@ def mount(
         chosen = daemon.MountOptions(keep, tuple(option for group in options for option in group.split(",") if option))
         _serve(database, mountpoint, chosen, ready_fd)
         return
-    place.require_fuse()
-    place.prepare(mountpoint, database)
+    require_fuse()
+    prepare(mountpoint, database)
     DataFile(database).close()  # say at once what cannot work
     command = [sys.executable, "-m", "cowfs.cli", "mount", "--foreground", f"--keep={keep}"]
     command += [f"-o{group}" for group in options]
@@ -72,7 +74,7 @@ def mount(
 @click.option("-l", "--lazy", is_flag=True, help="Detach it now even if it is in use.")
 def umount(mountpoint: Path, lazy: bool) -> None:
     """Unmount what `cowfs mount` has mounted at MOUNTPOINT."""
-    place.unmount(mountpoint, lazy=lazy)
+    unmount(mountpoint, lazy=lazy)
 
 
 def _serve(database: Path, mountpoint: Path, options: daemon.MountOptions, ready_fd: int | None) -> None:

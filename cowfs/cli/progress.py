@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
 
+from cowfs.backup.progress import Advance
 from cowfs.cli.output import progress_stream
 from cowfs.escaping import escaped
 
 
 @contextmanager
-def progress_bar(label: str, length: int | None) -> Iterator[Callable[[int], None]]:
+def progress_bar(label: str, length: int | None) -> Iterator[Advance]:
     """Yield a function to call with how much more is done; it draws a bar on standard error when that is a terminal."""
     if not sys.stderr.isatty() or not length:
         yield lambda _done: None

@@ -26,11 +26,11 @@ from cowfs.cli.history import (
 from cowfs.cli.output import echo, reporting
 from cowfs.cli.table import print_lines, table
 from cowfs.errors import NotFound
-from cowfs.store import clock
-from cowfs.store.retention import Retention, read_retention
+from cowfs.store.history.retention import Retention, read_retention
+from cowfs.store.history.timeline import Timeline
+from cowfs.store.model import clock
+from cowfs.store.model.values import instant_text
 from cowfs.store.store import Store
-from cowfs.store.timeline import Timeline
-from cowfs.store.values import instant_text
 from cowfs.units import exact_bytes_text
 
 _PARTS = 4  # of the history, in the table

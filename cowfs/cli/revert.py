@@ -10,11 +10,11 @@ import click
 from cowfs.cli.arguments import AS_JSON, DATABASE, DRY_RUN, DRY_RUN_NOTE, print_json
 from cowfs.cli.history import find
 from cowfs.cli.output import echo, reporting
-from cowfs.store import clock
-from cowfs.store.revert import RevertReport
+from cowfs.store.model import clock
+from cowfs.store.model.values import MAX_ENTITY, instant_text
 from cowfs.store.store import Store
-from cowfs.store.transaction import TxReport
-from cowfs.store.values import MAX_ENTITY, instant_text
+from cowfs.store.tx.revert import RevertReport
+from cowfs.store.tx.transaction import TxReport
 
 
 @click.command()

@@ -1,8 +1,8 @@
 """What SIGINT, SIGTERM and SIGHUP do to a command: it cleans up behind itself, says how far it came, and dies of the signal.
 
 A signal becomes an exception in the main thread, ``SignalReceived``, so that every ``finally`` runs; after that, no further
-one disturbs. It waits while a commit is being made (``pages.stage``), until ``allow`` says that the command has taken note,
-and in the regions that a command marks (``deferred``).
+one disturbs. It waits while a commit is being made (``engine.stage``), until ``allow`` says that the command has taken note,
+and in the regions that are marked as ``deferred``.
 
 While LMDB waits for another writer no handler of Python runs. So a thread watches, too: when the main thread is found there
 some time after a signal, the process says how far it came and dies at once. It has begun nothing that would be left behind.
@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import NoReturn
 
-from cowfs.pages import stage
-from cowfs.pages.stage import Stage
+from cowfs.engine import stage
+from cowfs.engine.stage import Stage
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_AGAIN = 0.05  # seconds
@@ -54,7 +54,6 @@ class _State:
 
     taken: frozenset[int] = frozenset()
     pending: int | None = None  # the one that came
-    deferred: int = 0  # blocks that the main thread is in
     ending: threading.Lock = field(default_factory=threading.Lock)  # taken by the thread that ends the command
     watcher_ends: bool = False
     done: object = ""  # what is said when a signal finds the main thread waiting
@@ -69,6 +68,7 @@ def install(say: Callable[[str], None]) -> None:
     ``say`` prints on standard error what was done.
     """
     _state.taken = frozenset(number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN)
+    stage.on_allowed(_raise_pending)
     reading, writing = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(writing, False)
     with suppress(RuntimeError):  # where no thread can be had
@@ -82,29 +82,8 @@ def install(say: Callable[[str], None]) -> None:
 def allow() -> None:
     """Take note of the commit that was made: signals may end the command again. Raises one that came meanwhile."""
     stage.acknowledge()
-    if _state.deferred == 0:
+    if not stage.is_deferred():
         _raise_pending()
-
-
-@contextmanager
-def deferred() -> Iterator[None]:
-    """Let signals wait, except in ``allowed`` parts of the block, for the next ``allow`` after it."""
-    _state.deferred += 1
-    try:
-        yield
-    finally:
-        _state.deferred -= 1
-
-
-@contextmanager
-def allowed() -> Iterator[None]:
-    """Let signals end the block, inside of a ``deferred`` one: what undoes it goes between the two."""
-    before, _state.deferred = _state.deferred, 0
-    try:
-        _raise_pending()
-        yield
-    finally:
-        _state.deferred = before
 
 
 @contextmanager
@@ -135,7 +114,7 @@ def die_of(number: int) -> NoReturn:
 
 def _received(number: int, _frame: FrameType | None) -> None:
     _state.pending = number
-    if _state.deferred == 0 and stage.current() is not Stage.COMMITTED:
+    if not stage.is_deferred() and stage.current() is not Stage.COMMITTED:
         _raise_pending()
 
 

@@ -14,10 +14,10 @@ from cowfs.cli.arguments import AS_JSON, DATABASE, duration, print_json
 from cowfs.cli.history import describe_snapshots, expiry_text, opened
 from cowfs.cli.output import complain, echo, reporting
 from cowfs.cli.table import shown, table
-from cowfs.store import clock
-from cowfs.store.named import NamedSnapshot
+from cowfs.store.history.named import NamedSnapshot
+from cowfs.store.model import clock
+from cowfs.store.model.values import instant_text
 from cowfs.store.store import Store
-from cowfs.store.values import instant_text
 from cowfs.units import duration_text, exact_bytes_text
 
 

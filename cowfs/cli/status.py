@@ -22,12 +22,12 @@ from cowfs.cli.history import (
     snapshot_text,
 )
 from cowfs.cli.table import print_lines
-from cowfs.mount import place
+from cowfs.engine.location import locate
+from cowfs.mount import mountpoint
 from cowfs.pages.freelist import read_free_pages
-from cowfs.pages.location import locate
-from cowfs.store import clock
-from cowfs.store.db import Db
-from cowfs.store.values import instant_text
+from cowfs.store.model import clock
+from cowfs.store.model.values import instant_text
+from cowfs.store.read.db import Db
 from cowfs.units import bytes_text, exact_bytes_text
 
 _EVENTS_SHOWN = 5
@@ -67,7 +67,7 @@ def _describe(database: Path, now: datetime) -> dict[str, Any]:
             },
             "history": history,
             "readers": source.readers(),
-            "mounts": [str(mount.point) for mount in place.mounts_of(locate(database).path)],
+            "mounts": [str(mount.point) for mount in mountpoint.mounts_of(locate(database).path)],
         }
 
 

@@ -8,10 +8,10 @@ import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, DRY_RUN, DRY_RUN_NOTE, parse_json, print_json, read_text, shown_path
 from cowfs.cli.output import echo, reporting
-from cowfs.store.jsondatoms import transaction_json
+from cowfs.store.model.values import instant_text
+from cowfs.store.read.jsondatoms import transaction_json
 from cowfs.store.store import Store
-from cowfs.store.transaction import TxReport
-from cowfs.store.values import instant_text
+from cowfs.store.tx.transaction import TxReport
 
 
 @click.command()

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from cowfs.commits.opened import open_commits
+from cowfs.engine.env import Env
+from cowfs.engine.location import locate
 from cowfs.errors import AccessDenied, CowfsError, MountError
-from cowfs.mount import place, timeouts
-from cowfs.mount.filesystem import Filesystem
+from cowfs.mount import mountpoint, timeouts
 from cowfs.mount.housekeeper import Housekeeper
-from cowfs.pages.env import Env
-from cowfs.pages.location import locate
-from cowfs.views.history import open_history
+from cowfs.mount.operations import Filesystem
 from cowfs.views.tree import Tree
 
 log = logging.getLogger("cowfs.mount")
@@ -47,13 +47,13 @@ class MountOptions:
 def serve(database: Path, point: Path, options: MountOptions, ready: Callable[[], None]) -> None:
     """Mount ``database`` at ``point`` and serve until it is unmounted or a SIGTERM, SIGINT or SIGHUP comes.
 
-    ``ready`` is called when the mount is usable. Raises ``PlaceError``, ``MountError``, and what opening raises.
+    ``ready`` is called when the mount is usable. Raises ``InvalidTarget``, ``MountError``, and what opening raises.
     """
-    place.require_fuse()
-    place.prepare(point, database)
+    mountpoint.require_fuse()
+    mountpoint.prepare(point, database)
     env = open_for_mount(database)
     try:
-        history = open_history(env, options.keep)
+        history = open_commits(env, options.keep)
         try:
             _serve(Tree(history), env, point, options, ready)
         finally:

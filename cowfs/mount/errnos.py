@@ -17,7 +17,7 @@ ERRNOS: dict[type[errors.CowfsError], int] = {
     errors.WrongName: errno.EINVAL,
     errors.NameTaken: errno.EEXIST,
     errors.ReadOnly: errno.EROFS,
-    errors.PlaceError: errno.EINVAL,
+    errors.InvalidTarget: errno.EINVAL,
     errors.Closed: errno.EBADF,
     errors.AccessDenied: errno.EACCES,
     errors.DiskFull: errno.ENOSPC,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cowfs.mount.listing import Listing
-from cowfs.mount.walks import Walks
+from cowfs.commits.held import HeldCommit
+from cowfs.mount.bindings import Walks
+from cowfs.mount.readdir import Listing
 from cowfs.views.node import Directory, Node, Stability
-from cowfs.views.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Handle:
     path: str
     node: Node
     inode: int
-    snapshot: Snapshot | None
+    snapshot: HeldCommit | None
     pid: int
     listing: Listing | None
 

@@ -17,10 +17,10 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from cowfs.commits.commits import Commits
+from cowfs.engine.env import Env
 from cowfs.errors import CowfsError
-from cowfs.mount.filesystem import Filesystem
-from cowfs.pages.env import Env
-from cowfs.views.history import History
+from cowfs.mount.operations import Filesystem
 
 log = logging.getLogger("cowfs.mount")
 
@@ -32,7 +32,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Housekeeper:
     """A thread beside the one that serves. ``start`` it, in the main thread, when the mount is usable."""
 
-    def __init__(self, filesystem: Filesystem, history: History, env: Env, point: Path) -> None:
+    def __init__(self, filesystem: Filesystem, history: Commits, env: Env, point: Path) -> None:
         self._filesystem = filesystem
         self._env = env
         self._history = history

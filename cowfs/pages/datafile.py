@@ -26,7 +26,7 @@ from cowfs.errors import (
     NotADatabase,
     UnsupportedFormat,
 )
-from cowfs.pages.layout import HEADER_SIZE, META_SIZE, PAGE_HEADER, Root, raw_txnid
+from cowfs.pages.format import HEADER_SIZE, META_SIZE, PAGE_HEADER, Root, raw_txnid
 from cowfs.pages.metapages import MetaPages, find_page_size, read_meta_pages, require_possible
 from cowfs.pages.unfinished import is_unfinished
 

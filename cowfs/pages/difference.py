@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from cowfs.errors import CorruptDatabase, EnvironmentFailure
-from cowfs.pages.layout import (
+from cowfs.pages.btree import LeafNode, TreeReader, parse_branch, parse_leaf_node
+from cowfs.pages.format import (
     BIG_DATA,
     BRANCH,
     DUP_SORT,
@@ -26,10 +27,9 @@ from cowfs.pages.layout import (
     OVERFLOW,
     PAGE_HEADER,
     REVERSE_KEY,
-    TreeRecord,
+    TreeInfo,
     node_offsets,
 )
-from cowfs.pages.tree import LeafNode, TreeReader, parse_branch, parse_leaf_node
 
 Change = tuple[bytes, bytes | None, bytes | None]
 
@@ -144,6 +144,6 @@ def _page(reader: TreeReader, pgno: int, kind: int) -> bytes:
     return page
 
 
-def _require_plain(record: TreeRecord) -> None:
+def _require_plain(record: TreeInfo) -> None:
     if record.flags & (DUP_SORT | REVERSE_KEY | INTEGER_KEY):
         raise EnvironmentFailure("this tree is not in plain key order; only check reads it")

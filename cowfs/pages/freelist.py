@@ -15,9 +15,9 @@ from itertools import repeat
 from sys import byteorder
 
 from cowfs.errors import CorruptDatabase
+from cowfs.pages.btree import TreeReader, parse_leaf_node
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.layout import NODE_HEADER, NODE_SIZE, Root, free_path, last_child, node_offsets
-from cowfs.pages.tree import TreeReader, parse_leaf_node
+from cowfs.pages.format import NODE_HEADER, NODE_SIZE, Root, free_path, last_child, node_offsets
 
 
 class PageSet:

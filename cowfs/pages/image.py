@@ -4,7 +4,7 @@ The image of a root is, page by page:
 
 - pages 0 and 1: two synthesized meta pages, both with this root, so that any LMDB opens exactly this commit;
 - pages free at this root: zeros (they are garbage to it, and the live file may reuse them at any time);
-- the values under ``history/`` of a store: zeros, for they tell of roots that the image does not have (see ``roots``);
+- the values in the ranges of keys that the caller leaves blank: zeros (a store's records of roots that the image lacks);
 - every other page up to the last: the live file's bytes, which never change while the root is held;
 - at the end ``txid mod page size`` zero bytes. Tools like rsync tell files apart by size and whole-second mtime; the
   padding gives two commits of one second, and of equally many pages, different sizes. LMDB ignores it.
@@ -14,14 +14,16 @@ So the bytes of an image never change while its root is held, and two images of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cowfs.errors import CorruptDatabase
+from cowfs.pages.btree import TreeReader
 from cowfs.pages.datafile import DataFile
+from cowfs.pages.format import DUP_SORT, Root, pack_meta
 from cowfs.pages.freelist import PageSet, read_free_pages
-from cowfs.pages.layout import DUP_SORT, Root, pack_meta
-from cowfs.pages.record import DATABASE, OWN_KEYS, OWN_KEYS_END
-from cowfs.pages.tree import TreeReader
+
+KeyRange = tuple[bytes, bytes, bytes]
+"""The name of a database, the first key of a range, and the first after it."""
 
 
 class Image:
@@ -30,9 +32,14 @@ class Image:
     ``size`` is in bytes. It lives as long as the file is open and the root is held.
     """
 
-    def __init__(self, file: DataFile, root: Root, tag: int) -> None:
-        """``tag`` is the number (the commit's txid) whose remainder by the page size is the padding."""
+    def __init__(self, file: DataFile, root: Root, tag: int, blank: Iterable[KeyRange] = ()) -> None:
+        """Make the image of ``root``.
+
+        ``tag`` is the number (the commit's txid) whose remainder by the page size is the padding. The values in the
+        ranges of keys ``blank`` are zeros in the image.
+        """
         self.root = root
+        self._blank = tuple(blank)
         self._file = file
         self._pages_end = root.pages * root.page_size
         self._free: PageSet | None = None
@@ -63,7 +70,7 @@ class Image:
         if self._free is None:
             reader = TreeReader(self._file, self.root)
             self._metas = pack_meta(self.root, 0) + pack_meta(self.root, 1)
-            self._blanks = list(reader.extents(DATABASE, OWN_KEYS, OWN_KEYS_END))
+            self._blanks = [extent for blank in self._blank for extent in reader.extents(*blank)]
             self._free = read_free_pages(reader)
 
     def chunks(self, chunk_size: int = 1 << 20) -> Iterator[memoryview]:

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cowfs.errors import CorruptDatabase, DatabaseError
-from cowfs.pages.layout import MAX_PAGE_SIZE, META_SIZE, MIN_PAGE_SIZE, Root, is_meta, parse_meta, raw_txnid
+from cowfs.pages.format import MAX_PAGE_SIZE, META_SIZE, MIN_PAGE_SIZE, Root, is_meta, parse_meta, raw_txnid
 
 log = logging.getLogger("cowfs.pages")
 

@@ -10,17 +10,17 @@ from operator import ge
 from typing import NamedTuple
 
 from cowfs.errors import CorruptDatabase
-from cowfs.pages.layout import (
+from cowfs.pages.btree import Branch, parse_branch
+from cowfs.pages.format import (
     BIG_DATA,
     HEADER_SIZE,
     LEAF_NODE,
     NODE_SIZE,
     PAGE_HEADER,
     SUB_DATA,
-    TreeRecord,
+    TreeInfo,
     node_offsets,
 )
-from cowfs.pages.tree import Branch, parse_branch
 
 _unpack_node = LEAF_NODE.unpack_from
 
@@ -74,7 +74,7 @@ def sound_leaf(page: bytes, pgno: int, low: bytes | None, high: bytes | None, *,
             if flags == BIG_DATA:
                 end = middle + 8
                 big[key] = length, int.from_bytes(page[middle:end], "little")
-            elif not (main and flags == SUB_DATA and length == TreeRecord.SIZE):
+            elif not (main and flags == SUB_DATA and length == TreeInfo.SIZE):
                 raise CorruptDatabase(f"a node with flags {flags:#x} and {length} bytes of data", pgno)
         if end - start > largest:
             largest = end - start

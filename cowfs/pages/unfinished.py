@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cowfs.errors import DatabaseError
-from cowfs.pages.layout import MAX_PAGE_SIZE, META_SIZE, MIN_PAGE_SIZE, parse_meta
+from cowfs.pages.format import MAX_PAGE_SIZE, META_SIZE, MIN_PAGE_SIZE, parse_meta
 
 DATA_NAME: Final = "data.mdb"
 LOCK_NAME: Final = "lock.mdb"

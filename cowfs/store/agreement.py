@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from cowfs.store.layout import PREFIX_SIZE, TX_SIZE
-from cowfs.store.log import RawDatom
+from cowfs.store.model.layout import PREFIX_SIZE, TX_SIZE
+from cowfs.store.read.log import RawDatom
 
 _PARTS: Final = 1 << 12
-_MOST_PARTS: Final = 16  # that are looked into
+_MAX_PARTS: Final = 16  # that are looked into
 _MODULUS: Final = 1 << 64
 
 Stored = tuple[bytes, bytes, bytes]
@@ -56,7 +56,7 @@ class Agreement:
         Both sides are gone through once more.
         """
         parts = [part for part, difference in enumerate(self._differences) if difference]
-        wanted = frozenset(parts[:_MOST_PARTS])
+        wanted = frozenset(parts[:_MAX_PARTS])
         balance: Counter[Stored] = Counter()
         for datom in logged:
             if hash(datom.prefix) % _PARTS in wanted:
@@ -73,7 +73,7 @@ class Agreement:
                 yield stored, "asserted by the log, and not in eav"
             elif count < 0:
                 yield stored, "retracted by the log more often than asserted"
-        if len(parts) > _MOST_PARTS:
+        if len(parts) > _MAX_PARTS:
             yield None
 
 

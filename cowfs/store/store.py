@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from weakref import WeakSet
 
-from cowfs.errors import Closed, InputError, NotADatabase, NotFound, PlaceError, UnsupportedFormat
-from cowfs.pages.env import Env
-from cowfs.pages.making import is_free, make_environment
+from cowfs.engine.env import Env
+from cowfs.engine.making import is_free, make_environment
+from cowfs.engine.writetxn import WriteTxn
+from cowfs.errors import Closed, InputError, InvalidTarget, NotADatabase, NotFound, UnsupportedFormat
 from cowfs.pages.reader import Reader
-from cowfs.pages.writetxn import WriteTxn
-from cowfs.store import changes, clock, fulldisk, named
-from cowfs.store.db import Db
-from cowfs.store.importids import ImportIds
-from cowfs.store.layout import (
+from cowfs.store.history import fulldisk, named
+from cowfs.store.history.named import NamedSnapshot
+from cowfs.store.history.retention import DEFAULT_RETENTION, RETENTION_KEY, Retention, StoreRetention
+from cowfs.store.history.timeline import Timeline, hold_timeline
+from cowfs.store.model import clock
+from cowfs.store.model.layout import (
     ATTRIBUTE_KEYS,
     DATABASES,
     FORMAT_KEY,
@@ -35,13 +37,13 @@ from cowfs.store.layout import (
     read_state,
     txid_of,
 )
-from cowfs.store.named import NamedSnapshot
-from cowfs.store.rehearsal import Rehearsal
-from cowfs.store.retention import DEFAULT_RETENTION, RETENTION_KEY, Keeper, Retention
-from cowfs.store.revert import RevertReport, revert
-from cowfs.store.schema import Attribute, Schema, read_schema
-from cowfs.store.timeline import Timeline, hold_timeline
-from cowfs.store.transaction import Basis, TxReport, next_state, transact, write_state
+from cowfs.store.model.schema import Attribute, Schema, read_schema
+from cowfs.store.read.db import Db
+from cowfs.store.tx import schemachange
+from cowfs.store.tx.importids import ImportIds
+from cowfs.store.tx.rehearsal import Rehearsal
+from cowfs.store.tx.revert import RevertReport, revert
+from cowfs.store.tx.transaction import Basis, TxReport, next_state, transact, write_state
 
 Durability = Literal["sync", "none"]
 T = TypeVar("T")
@@ -63,7 +65,7 @@ class Store:
         self._basis: Basis | None = None
         with env.hold() as hold:
             self._read_basis(hold)
-        env.roots.keeper = Keeper(env.file.page_size)
+        env.roots.keeper = StoreRetention(env.file.page_size)
 
     @classmethod
     def create(
@@ -78,9 +80,9 @@ class Store:
 
         One whose making was cut off is made as well; when it fails nothing is left behind.
         ``strict`` stores refuse attributes that are not in their schema; ``retention`` is how much of its history it keeps.
-        Raises ``PlaceError``, ``SchemaError``.
+        Raises ``InvalidTarget``, ``SchemaError``.
         """
-        attributes = changes.new_schema(schema or {})
+        attributes = schemachange.new_schema(schema or {})
         durable = _durable(durability)
         made = make_environment(Path(path), durable=durable)
         try:
@@ -175,7 +177,7 @@ class Store:
         attribute and the reason.
         """
         with self.env.hold() as hold:
-            changed = changes.changed_attributes(hold, self._read_basis(hold).schema, schema)
+            changed = schemachange.changed_attributes(hold, self._read_basis(hold).schema, schema)
         if not changed:
             return self.schema
         self._basis = self._write(lambda txn: self._change_schema(txn, schema))
@@ -242,7 +244,7 @@ class Store:
             self._commit_without_datoms(txn)
             self.env.roots.apply(txn)
 
-        self._write(change, Keeper(self.env.file.page_size, retention=retention))
+        self._write(change, StoreRetention(self.env.file.page_size, retention=retention))
 
     def name(
         self,
@@ -293,7 +295,7 @@ class Store:
             self.env.roots.apply(txn)
             return snapshot
 
-        return self._write(remove, Keeper(self.env.file.page_size, without=name))
+        return self._write(remove, StoreRetention(self.env.file.page_size, without=name))
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -302,7 +304,7 @@ class Store:
         self._dbs.add(db)
         return db
 
-    def _write(self, work: Callable[[WriteTxn], T], keeper: Keeper | None = None) -> T:
+    def _write(self, work: Callable[[WriteTxn], T], keeper: StoreRetention | None = None) -> T:
         """Do ``work`` as one commit; ``fulldisk`` says what happens when there is no room."""
         return fulldisk.write(self.env, work, keeper)
 
@@ -315,7 +317,7 @@ class Store:
 
     def _change_schema(self, txn: WriteTxn, schema: SchemaJson) -> Basis:
         basis = self._read_basis(txn)
-        changed = changes.changed_attributes(txn, basis.schema, schema)
+        changed = schemachange.changed_attributes(txn, basis.schema, schema)
         _put_attributes(txn, changed)
         state = next_state(txn, basis.state)
         write_state(txn, state)
@@ -336,6 +338,18 @@ class Store:
         return basis
 
 
+def create_store(
+    path: str | Path,
+    schema: SchemaJson | None = None,
+    *,
+    strict: bool = False,
+    durability: Durability = "sync",
+    retention: Retention = DEFAULT_RETENTION,
+) -> Store:
+    """Make an empty store in ``path``, a directory that does not exist yet or is empty, and open it: ``Store.create``."""
+    return Store.create(path, schema, strict, durability, retention)
+
+
 def open_store(path: str | Path, schema: SchemaJson | None = None, durability: Durability = "sync") -> Store:
     """Open the store in directory ``path``, or create it when the directory does not exist or is empty.
 
@@ -347,7 +361,7 @@ def open_store(path: str | Path, schema: SchemaJson | None = None, durability: D
     if is_free(place):
         try:
             return Store.create(place, schema, durability=durability)
-        except PlaceError:
+        except InvalidTarget:
             if is_free(place):  # else somebody else was faster
                 raise
     store = Store.open(place, durability)
@@ -360,11 +374,11 @@ def open_store(path: str | Path, schema: SchemaJson | None = None, durability: D
 
 
 def _begin(env: Env, attributes: list[Attribute], strict: bool, retention: Retention) -> None:
-    """Make an environment without databases a store. Raises ``PlaceError`` when somebody else did by now."""
+    """Make an environment without databases a store. Raises ``InvalidTarget`` when somebody else did by now."""
     with env.write() as txn:
         txn.create(DATABASES)
         if txn.get(META, FORMAT_KEY) is not None:
-            raise PlaceError(f"{env.path}: not empty, somebody else has just made a database there")
+            raise InvalidTarget(f"{env.path}: not empty, somebody else has just made a database there")
         txn.put(META, FORMAT_KEY, Format(VERSION, strict).pack())
         write_state(txn, next_state(txn, State()))
         txn.put(META, RETENTION_KEY, retention.pack())

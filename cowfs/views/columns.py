@@ -16,15 +16,15 @@ from functools import cached_property
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from cowfs.commits.held import HeldCommit
 from cowfs.errors import NotFound
 from cowfs.pages.reader import Reader
-from cowfs.store.columns import pieces, starts
-from cowfs.store.layout import stop_after
-from cowfs.store.schema import Attribute
+from cowfs.store.model.layout import stop_after
+from cowfs.store.model.schema import Attribute
+from cowfs.store.read.tsv import pieces, starts
 from cowfs.views import filenames
-from cowfs.views.ground import DataNode, Ground
+from cowfs.views.context import CommitContext, DataNode
 from cowfs.views.node import Attributes, Directory, Entry, File
-from cowfs.views.snapshot import Snapshot
 
 SUFFIX: Final = ".tsv"
 _SUFFIX_OF_DIRECTORY: Final = "%2Etsv"  # where a namespace ends like a file, so that it is none's name
@@ -34,8 +34,8 @@ _APART = 1 << 16  # bytes of lines between two checkpoints, at least
 class AttributesDirectory(DataNode, Directory):
     """``attributes``: a directory for each namespace, and the columns without one."""
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground, "attributes")
+    def __init__(self, context: CommitContext) -> None:
+        super().__init__(context, "attributes")
 
     def attributes(self) -> Attributes:
         """Return what stat(2) tells."""
@@ -44,25 +44,25 @@ class AttributesDirectory(DataNode, Directory):
     def child(self, name: str) -> NamespaceDirectory | ColumnFile:
         """Return the namespace or the column ``name``, or raise ``NotFound``."""
         space = self._namespaces.get(name)
-        return _column(self._ground, "", name) if space is None else NamespaceDirectory(self._ground, space)
+        return _column(self._context, "", name) if space is None else NamespaceDirectory(self._context, space)
 
     def entries(self) -> Iterator[Entry]:
         """Yield the namespaces, then the columns that have none."""
         for name, space in sorted(self._namespaces.items()):
-            yield Entry(name, self._ground.inode("namespace", space.encode()), directory=True)
-        yield from _entries(self._ground, "")
+            yield Entry(name, self._context.inode("namespace", space.encode()), directory=True)
+        yield from _entries(self._context, "")
 
     @cached_property
     def _namespaces(self) -> dict[str, str]:
-        spaces = {_split(name)[0] for name in self._ground.db.schema}
+        spaces = {_split(name)[0] for name in self._context.db.schema}
         return {_directory_name(space): space for space in spaces if space}
 
 
 class NamespaceDirectory(DataNode, Directory):
     """``attributes/<namespace>``: a file for each attribute with that namespace."""
 
-    def __init__(self, ground: Ground, namespace: str) -> None:
-        super().__init__(ground, "namespace", namespace.encode())
+    def __init__(self, context: CommitContext, namespace: str) -> None:
+        super().__init__(context, "namespace", namespace.encode())
         self._namespace = namespace
 
     def attributes(self) -> Attributes:
@@ -71,24 +71,24 @@ class NamespaceDirectory(DataNode, Directory):
 
     def child(self, name: str) -> ColumnFile:
         """Return the column ``name``, or raise ``NotFound``."""
-        return _column(self._ground, self._namespace, name)
+        return _column(self._context, self._namespace, name)
 
     def entries(self) -> Iterator[Entry]:
         """Yield the columns."""
-        return _entries(self._ground, self._namespace)
+        return _entries(self._context, self._namespace)
 
 
 class ColumnFile(DataNode, File):
     """The lines of one attribute. It remembers where it was read last, so it is for one at a time."""
 
-    def __init__(self, ground: Ground, attribute: Attribute) -> None:
-        super().__init__(ground, "column", attribute.key)
+    def __init__(self, context: CommitContext, attribute: Attribute) -> None:
+        super().__init__(context, "column", attribute.key)
         self._attribute = attribute
 
     @cached_property
     def size(self) -> int:
         """How many bytes all lines have."""
-        return self._ground.db.column_size(self._attribute.name)
+        return self._context.db.column_size(self._attribute.name)
 
     def attributes(self) -> Attributes:
         """Return what stat(2) tells."""
@@ -102,7 +102,7 @@ class ColumnFile(DataNode, File):
     def _lines(self) -> Lines:
         known = _checkpoints.setdefault(self.snapshot, {})
         key = self._attribute.key
-        return Lines(self._ground.db.reader, known.setdefault(key, Checkpoints.of(key, self.size)))
+        return Lines(self._context.db.reader, known.setdefault(key, Checkpoints.of(key, self.size)))
 
 
 @dataclass
@@ -132,7 +132,7 @@ class Checkpoints:
             self.keys.insert(index + 1, key)
 
 
-_checkpoints: WeakKeyDictionary[Snapshot, dict[bytes, Checkpoints]] = WeakKeyDictionary()
+_checkpoints: WeakKeyDictionary[HeldCommit, dict[bytes, Checkpoints]] = WeakKeyDictionary()
 
 
 class Lines:
@@ -217,19 +217,19 @@ def _directory_name(namespace: str) -> str:
     return filenames.encode(namespace[: -len(SUFFIX)], _SUFFIX_OF_DIRECTORY) if name.endswith(SUFFIX) else name
 
 
-def _columns(ground: Ground, namespace: str) -> dict[str, Attribute]:
+def _columns(context: CommitContext, namespace: str) -> dict[str, Attribute]:
     """Return the attributes of a namespace by the names of their files."""
-    split = ((_split(attribute.name), attribute) for attribute in ground.db.schema.values())
+    split = ((_split(attribute.name), attribute) for attribute in context.db.schema.values())
     return {filenames.encode(name, SUFFIX): attribute for (space, name), attribute in split if space == namespace}
 
 
-def _column(ground: Ground, namespace: str, name: str) -> ColumnFile:
-    attribute = _columns(ground, namespace).get(name)
+def _column(context: CommitContext, namespace: str, name: str) -> ColumnFile:
+    attribute = _columns(context, namespace).get(name)
     if attribute is None:
         raise NotFound(f"no column {name!r} here")
-    return ColumnFile(ground, attribute)
+    return ColumnFile(context, attribute)
 
 
-def _entries(ground: Ground, namespace: str) -> Iterator[Entry]:
-    for name, attribute in sorted(_columns(ground, namespace).items()):
-        yield Entry(name, ground.inode("column", attribute.key), directory=False)
+def _entries(context: CommitContext, namespace: str) -> Iterator[Entry]:
+    for name, attribute in sorted(_columns(context, namespace).items()):
+        yield Entry(name, context.inode("column", attribute.key), directory=False)

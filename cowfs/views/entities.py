@@ -15,19 +15,18 @@ from itertools import groupby, islice
 from json.encoder import encode_basestring as _quoted
 from operator import attrgetter
 
-from cowfs import txid as txids
+from cowfs import ids as txids
+from cowfs.commits.commits import Commits
+from cowfs.commits.held import HeldCommit
 from cowfs.errors import DatabaseError, NotFound
-from cowfs.store import documents
-from cowfs.store.db import Db
-from cowfs.store.encoding import Value
-from cowfs.store.indexes import Record, eav_records, exact
-from cowfs.store.layout import LOG, TOUCHED, entity_key, number_key
-from cowfs.store.log import parse_row
-from cowfs.store.values import ID, MAX_ENTITY, to_json
-from cowfs.views.ground import Ground
-from cowfs.views.history import History
-from cowfs.views.node import Entry, Node, Stability
-from cowfs.views.numbered import (
+from cowfs.store.model.encoding import Value
+from cowfs.store.model.layout import LOG, TOUCHED, entity_key, number_key
+from cowfs.store.model.values import ID, MAX_ENTITY, to_json
+from cowfs.store.read import documents
+from cowfs.store.read.db import Db
+from cowfs.store.read.indexes import RawDatom, eav_records, exact
+from cowfs.store.read.log import parse_row
+from cowfs.views.blocks import (
     SUFFIX,
     BlocksDirectory,
     DatedDirectory,
@@ -39,7 +38,8 @@ from cowfs.views.numbered import (
     seconds_of,
     to_text,
 )
-from cowfs.views.snapshot import Snapshot
+from cowfs.views.context import CommitContext
+from cowfs.views.node import Entry, Node, Stability
 
 _KIND = "entities"
 _AHEAD = 16  # entities that are rendered at once for who asks for one after the other, as find and tar do
@@ -50,39 +50,39 @@ _NONE = b"null\n"
 class EntitiesDirectory(BlocksDirectory):
     """``entities/``: the entities that have datoms."""
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground, _KIND)
+    def __init__(self, context: CommitContext) -> None:
+        super().__init__(context, _KIND)
 
     def numbers(self, start: int, stop: int | None = None) -> Iterator[int]:
         """Yield the entities with start <= e < stop that have datoms."""
-        return self.ground.db.entities(start, stop)
+        return self.context.db.entities(start, stop)
 
     def document(self, number: int) -> EntityFile:
         """Return the entity's document; raise ``NotFound`` when it has no datoms."""
-        return EntityFile(self.ground, number, self.document_kind)
+        return EntityFile(self.context, number, self.document_kind)
 
 
 class EntityFile(Document):
     """An entity's document."""
 
-    def __init__(self, ground: Ground, entity: int, kind: str = f"{_KIND}/document") -> None:
+    def __init__(self, context: CommitContext, entity: int, kind: str = f"{_KIND}/document") -> None:
         """Render it. Raises ``NotFound`` when the entity has no datoms."""
-        super().__init__(ground, kind, entity, _rendered(ground.snapshot, ground.db, entity))
+        super().__init__(context, kind, entity, _rendered(context.snapshot, context.db, entity))
 
 
 class HistoryDirectory(DatedDirectory):
     """``history/``: the entities, each a directory that is not listed."""
 
-    def __init__(self, ground: Ground, history: History) -> None:
-        super().__init__(ground, "history")
+    def __init__(self, context: CommitContext, history: Commits) -> None:
+        super().__init__(context, "history")
         self._history = history
 
     def child(self, name: str) -> EntityHistoryDirectory:
         """Return an entity's history; raise ``NotFound`` when there never was such an entity."""
         entity = txids.parse(name)
-        if entity is None or not 1 <= entity <= self._ground.db.state.max_entity:
+        if entity is None or not 1 <= entity <= self._context.db.state.max_entity:
             raise NotFound(f"no entity {name!r}")
-        return EntityHistoryDirectory(self._ground, self._history, entity)
+        return EntityHistoryDirectory(self._context, self._history, entity)
 
     def entries(self) -> Iterator[Entry]:
         """Yield nothing: these are as many as all entities that there ever were."""
@@ -92,8 +92,8 @@ class HistoryDirectory(DatedDirectory):
 class EntityHistoryDirectory(DatedDirectory):
     """``history/<entity>/``: the retained commits that changed the entity."""
 
-    def __init__(self, ground: Ground, history: History, entity: int) -> None:
-        super().__init__(ground, "history/entity", entity)
+    def __init__(self, context: CommitContext, history: Commits, entity: int) -> None:
+        super().__init__(context, "history/entity", entity)
         self._history = history
         self._entity = entity
 
@@ -102,18 +102,18 @@ class EntityHistoryDirectory(DatedDirectory):
         txid = number_of(name)
         if txid is None or txid not in self._history.txids() or not any(self._changes(txid, txid + 1)):
             raise NotFound(f"no retained commit {name!r} that changed entity {self._entity}")
-        return EntityVersionFile(self._ground, self._history.get(txid), self._entity)
+        return EntityVersionFile(self._context, self._history.get(txid), self._entity)
 
     def entries(self) -> Iterator[Entry]:
         """Yield the commits, the oldest first."""
         retained = self._history.txids()
         for txid in self._changes(next(iter(retained), 0), None):
             if txid in retained:
-                yield Entry(f"{txid}{SUFFIX}", self._ground.inode(*_version(self._entity, txid)), directory=False)
+                yield Entry(f"{txid}{SUFFIX}", self._context.inode(*_version(self._entity, txid)), directory=False)
 
     def _changes(self, start: int, stop: int | None) -> Iterator[int]:
         """Yield the transactions with start <= txid < stop that asserted or retracted anything of the entity."""
-        db, entity = self._ground.db, self._entity
+        db, entity = self._context.db, self._entity
         bytes_of_entity = entity_key(entity)
         for key, row in db.reader.scan(LOG, number_key(start), None if stop is None else number_key(stop)):
             if bytes_of_entity in row:  # it may also stand in a value: then the row says whether that is all
@@ -125,9 +125,9 @@ class EntityHistoryDirectory(DatedDirectory):
 class EntityVersionFile(Document):
     """An entity's document at a commit that changed it. It never changes."""
 
-    def __init__(self, ground: Ground, snapshot: Snapshot, entity: int) -> None:
-        """Show ``snapshot`` at the place of ``ground``."""
-        then = Ground(snapshot, Stability.FROZEN, ground.place)
+    def __init__(self, context: CommitContext, snapshot: HeldCommit, entity: int) -> None:
+        """Show ``snapshot`` at the place of ``context``."""
+        then = CommitContext(snapshot, Stability.FROZEN, context.place)
         try:
             document = _rendered(snapshot, then.db, entity)
         except NotFound:
@@ -140,7 +140,7 @@ def entity_document(db: Db, entity: int) -> bytes:
     return _document(db, _records(db, entity))
 
 
-def _rendered(snapshot: Snapshot, db: Db, entity: int) -> Rendered:
+def _rendered(snapshot: HeldCommit, db: Db, entity: int) -> Rendered:
     """Return an entity's document. Who asks for one entity after the other gets the next ones from the same reading."""
     found = recall(snapshot, _KIND, entity)
     if found is not None:
@@ -155,7 +155,7 @@ def _rendered(snapshot: Snapshot, db: Db, entity: int) -> Rendered:
     return found
 
 
-def _render(snapshot: Snapshot, db: Db, records: list[Record], touched: Mapping[bytes, bytes]) -> Rendered:
+def _render(snapshot: HeldCommit, db: Db, records: list[RawDatom], touched: Mapping[bytes, bytes]) -> Rendered:
     e = records[0].e
     kept = int.from_bytes(touched.get(entity_key(e), b""), "big")
     last = max(kept, max(record.tx for record in records))  # as store.touched has it, of the records that are at hand
@@ -164,7 +164,7 @@ def _render(snapshot: Snapshot, db: Db, records: list[Record], touched: Mapping[
     return document
 
 
-def _records_ahead(db: Db, entity: int) -> list[list[Record]]:
+def _records_ahead(db: Db, entity: int) -> list[list[RawDatom]]:
     """Return the records of an entity, and of those of the next ones that are few."""
     records = eav_records(db.reader, number_key(entity), number_key(entity + _AHEAD))
     try:
@@ -176,14 +176,14 @@ def _records_ahead(db: Db, entity: int) -> list[list[Record]]:
     return runs if runs and runs[0][0].e == entity else [_records(db, entity)]
 
 
-def _records(db: Db, entity: int) -> list[Record]:
+def _records(db: Db, entity: int) -> list[RawDatom]:
     records = list(eav_records(db.reader, *exact(entity_key(entity)))) if 1 <= entity <= MAX_ENTITY else []
     if not records:
         raise NotFound(f"entity {entity} has no datoms")
     return records
 
 
-def _document(db: Db, records: list[Record]) -> bytes:
+def _document(db: Db, records: list[RawDatom]) -> bytes:
     """Return what ``documents.json_document`` gives as text, a line an attribute."""
     lines = [(ID, str(records[0].e))]
     for attribute, values in documents.by_attribute(records, db.schema):

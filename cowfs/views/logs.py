@@ -12,15 +12,15 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from cowfs.commits.held import HeldCommit
 from cowfs.errors import NotFound
-from cowfs.store.db import Db
-from cowfs.store.jsondatoms import transaction_json
-from cowfs.store.layout import LOG, TX_SIZE, number_key
-from cowfs.store.log import TxRow
-from cowfs.views.ground import Ground
+from cowfs.store.model.layout import LOG, TX_SIZE, number_key
+from cowfs.store.read.db import Db
+from cowfs.store.read.jsondatoms import transaction_json
+from cowfs.store.read.log import TxRow
+from cowfs.views.blocks import BlocksDirectory, Document, Rendered, recall, remember, to_text
+from cowfs.views.context import CommitContext
 from cowfs.views.node import Attributes, Entry, File, Node, Stability
-from cowfs.views.numbered import BlocksDirectory, Document, Rendered, recall, remember, to_text
-from cowfs.views.snapshot import Snapshot
 
 _KIND = "log"
 _CURRENT = "current"
@@ -34,46 +34,46 @@ _LOOK_BYTES = (
 class LogDirectory(BlocksDirectory):
     """``log/``: the transactions up to the commit."""
 
-    def __init__(self, ground: Ground, current: CurrentLog | None = None) -> None:
+    def __init__(self, context: CommitContext, current: CurrentLog | None = None) -> None:
         """``current`` is what ``log/current`` shows, below ``live/``."""
-        super().__init__(ground, _KIND)
-        self._current = current if ground.stability is Stability.MOVING else None
+        super().__init__(context, _KIND)
+        self._current = current if context.stability is Stability.MOVING else None
 
     def numbers(self, start: int, stop: int | None = None) -> Iterator[int]:
         """Yield the transactions with start <= txid < stop."""
-        for key in self.ground.db.reader.keys(LOG, number_key(start), None if stop is None else number_key(stop)):
+        for key in self.context.db.reader.keys(LOG, number_key(start), None if stop is None else number_key(stop)):
             yield int.from_bytes(key[:TX_SIZE], "big")
 
     def document(self, number: int) -> LogFile:
         """Return what a transaction did; raise ``NotFound`` when there is no such transaction."""
-        return LogFile(self.ground, number, self.document_kind)
+        return LogFile(self.context, number, self.document_kind)
 
     def child(self, name: str) -> Node:
         """Return ``current``, a block, or a document, or raise ``NotFound``."""
         if name == _CURRENT and self._current is not None:
-            return CurrentLogFile(self.ground, self._current)
+            return CurrentLogFile(self.context, self._current)
         return super().child(name)
 
     def entries(self) -> Iterator[Entry]:
         """Yield the blocks, then ``current``."""
         yield from super().entries()
         if self._current is not None:
-            yield Entry(_CURRENT, self.ground.inode(*_CURRENT_KEY), directory=False)
+            yield Entry(_CURRENT, self.context.inode(*_CURRENT_KEY), directory=False)
 
 
 class LogFile(Document):
     """What a transaction asserted and retracted, a datom a line."""
 
-    def __init__(self, ground: Ground, txid: int, kind: str = f"{_KIND}/document") -> None:
+    def __init__(self, context: CommitContext, txid: int, kind: str = f"{_KIND}/document") -> None:
         """Render it. Raises ``NotFound`` when there is no such transaction."""
-        document = recall(ground.snapshot, _KIND, txid)
+        document = recall(context.snapshot, _KIND, txid)
         if document is None:
-            row = ground.db.log(txid)
+            row = context.db.log(txid)
             if row is None:
                 raise NotFound(f"no transaction {txid}")
             document = Rendered(_document(row), int(row.instant.timestamp()))
-            remember(ground.snapshot, _KIND, txid, document)
-        super().__init__(ground, kind, txid, document)
+            remember(context.snapshot, _KIND, txid, document)
+        super().__init__(context, kind, txid, document)
 
 
 @dataclass
@@ -94,7 +94,7 @@ class CurrentLog:
     of the newest commit, which has all of them. One look takes in only so many new ones; whoever reads on gets the rest.
     """
 
-    def __init__(self, newest: Callable[[], Snapshot]) -> None:
+    def __init__(self, newest: Callable[[], HeldCommit]) -> None:
         """``newest`` returns the newest commit of a store, which is used before it is called again."""
         self._newest = newest
         snapshot = newest()
@@ -163,8 +163,8 @@ class CurrentLogFile(File):
 
     stability = Stability.MOVING
 
-    def __init__(self, ground: Ground, log: CurrentLog) -> None:
-        self.inode = ground.inode(*_CURRENT_KEY)
+    def __init__(self, context: CommitContext, log: CurrentLog) -> None:
+        self.inode = context.inode(*_CURRENT_KEY)
         self._log = log
 
     def attributes(self) -> Attributes:

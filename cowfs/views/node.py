@@ -10,10 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from cowfs.views.snapshot import Snapshot
+from cowfs.commits.held import HeldCommit
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Node(ABC):
     stability: Stability = Stability.MOVING
 
     @property
-    def snapshot(self) -> Snapshot | None:
+    def snapshot(self) -> HeldCommit | None:
         """The commit that it shows, to be retained while it is in use; None for what belongs to no commit."""
         return None
 

@@ -16,15 +16,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from cowfs import txid as txids
+from cowfs import ids as txids
+from cowfs.commits.commits import Commits
+from cowfs.commits.held import HeldCommit
 from cowfs.errors import InputError, NotFound, ReadOnly
-from cowfs.store import clock, finding
-from cowfs.store.named import RESERVED
+from cowfs.store.history import finding
+from cowfs.store.history.named import RESERVED
+from cowfs.store.model import clock
 from cowfs.views.browse import DataDirectory, LiveDirectory, inode_of_commit
-from cowfs.views.history import History
+from cowfs.views.commitdir import Placement, SnapshotDirectory
 from cowfs.views.logs import CurrentLog
 from cowfs.views.node import Attributes, Directory, Entry, Node, Stability
-from cowfs.views.snapshot import Place, Snapshot, SnapshotDirectory
 
 # Inodes of paths that show another commit later stay the same (find and cp give up on a directory whose inode changes
 # under them); those of a frozen commit are its own.
@@ -35,20 +37,20 @@ _AGO: Final = 4
 _BROWSE: Final = 5
 _BROWSE_AT: Final = 6
 _BROWSE_AGO: Final = 7
-_LIVE = Place(16, Stability.MOVING)
-_LATEST = Place(32, Stability.MOVING)
+_LIVE = Placement(16, Stability.MOVING)
+_LATEST = Placement(32, Stability.MOVING)
 _OF_NAMES: Final = 1 << 62
 
-Seen = Callable[[str, Callable[[], Snapshot]], Snapshot]
+Resolver = Callable[[str, Callable[[], HeldCommit]], HeldCommit]
 """What a moving directory shows to the one who asks: given its name, and how to find what it would show anew."""
 
 
-def frozen_place(txid: int) -> Place:
+def frozen_place(txid: int) -> Placement:
     """Return the place of the commit ``txid`` below ``snapshots/``: an inode of its own, room for its files' after it."""
-    return Place((txid + 1) << 8, Stability.FROZEN)
+    return Placement((txid + 1) << 8, Stability.FROZEN)
 
 
-def unbound(_name: str, resolve: Callable[[], Snapshot]) -> Snapshot:
+def unbound(_name: str, resolve: Callable[[], HeldCommit]) -> HeldCommit:
     """See every moving directory as it is now."""
     return resolve()
 
@@ -56,13 +58,13 @@ def unbound(_name: str, resolve: Callable[[], Snapshot]) -> Snapshot:
 class Tree:
     """All directories of the mount."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: Commits) -> None:
         self.history = history
         self._current = CurrentLog(history.newest)
 
-    def node(self, path: str, seen: Seen = unbound) -> Node:
+    def node(self, path: str, resolver: Resolver = unbound) -> Node:
         """Return what ``path`` (absolute within the mount) leads to; raise ``NotFound``."""
-        node: Node = TopDirectory(self.history, seen, self._current)
+        node: Node = TopDirectory(self.history, resolver, self._current)
         for name in path.split("/"):
             if not name:
                 continue
@@ -86,9 +88,9 @@ class Tree:
 class _Commits(Directory):
     """A directory above those of the commits: it is as old as the newest of them."""
 
-    def __init__(self, history: History, seen: Seen) -> None:
+    def __init__(self, history: Commits, resolver: Resolver) -> None:
         self._history = history
-        self._seen = seen
+        self._resolver = resolver
 
     def attributes(self) -> Attributes:
         """Return what stat(2) tells."""
@@ -104,8 +106,8 @@ class TopDirectory(_Commits):
 
     inode = _TOP
 
-    def __init__(self, history: History, seen: Seen, current: CurrentLog) -> None:
-        super().__init__(history, seen)
+    def __init__(self, history: Commits, resolver: Resolver, current: CurrentLog) -> None:
+        super().__init__(history, resolver)
         self._current = current
 
     def child(self, name: str) -> Node:
@@ -113,9 +115,9 @@ class TopDirectory(_Commits):
         if name == "live":
             return LiveDirectory(self._history, self._history.newest(), _LIVE, self._current)
         if name == "snapshots":
-            return SnapshotsDirectory(self._history, self._seen)
+            return SnapshotsDirectory(self._history, self._resolver)
         if name == "browse" and self._history.of_store:
-            return BrowseDirectory(self._history, self._seen)
+            return BrowseDirectory(self._history, self._resolver)
         raise NotFound(f"no {name!r} here")
 
     def entries(self) -> Iterator[Entry]:
@@ -139,21 +141,21 @@ class _ByCommit(_Commits):
         if name == "latest":
             return self.bound("latest", self._history.newest)
         if name in ("at", "ago"):
-            return MomentsDirectory(self._history, self._seen, self, name)
+            return MomentsDirectory(self._history, self._resolver, self, name)
         directory = self.shown(self._history.named(name), name, Stability.NAMED)
         directory.deleted = not self._history.has_name(name)
         return directory
 
-    def bound(self, name: str, resolve: Callable[[], Snapshot]) -> Directory:
+    def bound(self, name: str, resolve: Callable[[], HeldCommit]) -> Directory:
         """Return the directory of the commit that the moving directory ``name`` shows to the one who asks."""
-        return self.shown(self._seen(name, resolve), name, Stability.MOVING)
+        return self.shown(self._resolver(name, resolve), name, Stability.MOVING)
 
     @abstractmethod
     def frozen(self, txid: int) -> Directory:
         """Return the directory of the commit ``txid``, or raise ``NotFound``."""
 
     @abstractmethod
-    def shown(self, snapshot: Snapshot, name: str, stability: Stability) -> Directory:
+    def shown(self, snapshot: HeldCommit, name: str, stability: Stability) -> Directory:
         """Return the directory ``name``, which shows ``snapshot`` now."""
 
 
@@ -168,7 +170,7 @@ class SnapshotsDirectory(_ByCommit):
         history = self._history
         return SnapshotDirectory(txid, history.mtime(txid), lambda: history.get(txid), frozen_place(txid))
 
-    def shown(self, snapshot: Snapshot, name: str, stability: Stability) -> Directory:
+    def shown(self, snapshot: HeldCommit, name: str, stability: Stability) -> Directory:
         """Return the directory ``name``."""
         place = _LATEST if name == "latest" else _named_place(name, stability)
         return SnapshotDirectory.of(snapshot, place, name if stability is Stability.MOVING else None)
@@ -192,7 +194,7 @@ class BrowseDirectory(_ByCommit):
         """Return the directory of the commit ``txid``."""
         return DataDirectory(self._history.get(txid), Stability.FROZEN, b"browse/%d" % txid)
 
-    def shown(self, snapshot: Snapshot, name: str, stability: Stability) -> Directory:
+    def shown(self, snapshot: HeldCommit, name: str, stability: Stability) -> Directory:
         """Return the directory ``name``."""
         moving = name if stability is Stability.MOVING else None
         return DataDirectory(snapshot, stability, _place_of(name), moving)
@@ -206,8 +208,8 @@ class BrowseDirectory(_ByCommit):
 class MomentsDirectory(_Commits):
     """``at/`` and ``ago/``: commits by instant, and by age."""
 
-    def __init__(self, history: History, seen: Seen, above: _ByCommit, kind: str) -> None:
-        super().__init__(history, seen)
+    def __init__(self, history: Commits, resolver: Resolver, above: _ByCommit, kind: str) -> None:
+        super().__init__(history, resolver)
         self.inode = above.moments[kind == "ago"]
         self._above = above
         self._kind = kind
@@ -226,9 +228,9 @@ def _place_of(name: str) -> bytes:
     return b"browse/" + name.encode(errors="surrogateescape")
 
 
-def _named_place(name: str, stability: Stability) -> Place:
+def _named_place(name: str, stability: Stability) -> Placement:
     """Return a place whose inode depends on the name alone."""
-    return Place(_OF_NAMES | zlib.crc32(name.encode(errors="surrogateescape")) << 8, stability)
+    return Placement(_OF_NAMES | zlib.crc32(name.encode(errors="surrogateescape")) << 8, stability)
 
 
 def _name_in_snapshots(path: str) -> str:

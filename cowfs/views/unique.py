@@ -15,16 +15,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cowfs import txid as txids
+from cowfs import ids as txids
 from cowfs.errors import InputError, NotFound
-from cowfs.store.encoding import Ref, Value, decode, key_value
-from cowfs.store.indexes import Record, ave_records, exact
-from cowfs.store.schema import Attribute
-from cowfs.store.values import to_json
+from cowfs.store.model.encoding import Ref, Value, decode, key_value
+from cowfs.store.model.schema import Attribute
+from cowfs.store.model.values import to_json
+from cowfs.store.read.indexes import RawDatom, ave_records, exact
 from cowfs.views import filenames
-from cowfs.views.ground import DataNode, Ground
+from cowfs.views.blocks import SUFFIX, DatedDirectory, block_name, seconds_of, to_text
+from cowfs.views.context import CommitContext, DataNode
 from cowfs.views.node import Attributes, Entry, Link, Node
-from cowfs.views.numbered import SUFFIX, DatedDirectory, block_name, seconds_of, to_text
 
 _KIND = "unique"
 _TEXTS = ("string", "keyword", "symbol", "uri")
@@ -55,25 +55,25 @@ def value_from(attribute: Attribute, text: str) -> Any:
 class UniqueDirectory(DatedDirectory):
     """``unique/``: the namespaces of unique attributes, and the unique attributes without one."""
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground, _KIND)
+    def __init__(self, context: CommitContext) -> None:
+        super().__init__(context, _KIND)
 
     def child(self, name: str) -> Node:
         """Return a namespace, or an attribute, or raise ``NotFound``."""
         own, inside = self._names().get(name, (None, {}))
         if own is None and not inside:
             raise NotFound(f"no unique attribute in {name!r}")
-        return UniqueValuesDirectory(self._ground, (name,), own, inside)
+        return UniqueValuesDirectory(self._context, (name,), own, inside)
 
     def entries(self) -> Iterator[Entry]:
         """Yield the namespaces and attributes."""
         for name in self._names():
-            yield Entry(name, self._ground.inode(*_directory((name,))), directory=True)
+            yield Entry(name, self._context.inode(*_directory((name,))), directory=True)
 
     def _names(self) -> dict[str, tuple[Attribute | None, dict[str, Attribute]]]:
         """Return, by file name, the attribute that is called so, and the attributes in that namespace by theirs."""
         names: dict[str, tuple[Attribute | None, dict[str, Attribute]]] = {}
-        for attribute in self._ground.db.schema.values():
+        for attribute in self._context.db.schema.values():
             if attribute.unique is not None:
                 first, _slash, second = attribute.name[1:].partition("/")
                 name = filenames.encode(first)
@@ -86,9 +86,9 @@ class UniqueValuesDirectory(DatedDirectory):
     """A namespace's attributes, or the values of an attribute (``own``), or both."""
 
     def __init__(
-        self, ground: Ground, path: tuple[str, ...], own: Attribute | None, inside: Mapping[str, Attribute]
+        self, context: CommitContext, path: tuple[str, ...], own: Attribute | None, inside: Mapping[str, Attribute]
     ) -> None:
-        super().__init__(ground, *_directory(path))
+        super().__init__(context, *_directory(path))
         self._path = path
         self._own = own
         self._inside = inside
@@ -96,24 +96,24 @@ class UniqueValuesDirectory(DatedDirectory):
     def child(self, name: str) -> Node:
         """Return an attribute's directory, or the link of a value, or raise ``NotFound``."""
         if name in self._inside:
-            return UniqueValuesDirectory(self._ground, (*self._path, name), self._inside[name], {})
+            return UniqueValuesDirectory(self._context, (*self._path, name), self._inside[name], {})
         if self._own is None:
             raise NotFound(f"no unique attribute {name!r} here")
-        return UniqueLink(self._ground, self._own, self._record(self._own, name), len(self._path))
+        return UniqueLink(self._context, self._own, self._record(self._own, name), len(self._path))
 
     def entries(self) -> Iterator[Entry]:
         """Yield the attributes, then the values in their order."""
         for name in self._inside:
-            yield Entry(name, self._ground.inode(*_directory((*self._path, name))), directory=True)
+            yield Entry(name, self._context.inode(*_directory((*self._path, name))), directory=True)
         if self._own is not None:
-            for record in ave_records(self._ground.db.reader, *exact(self._own.key)):
+            for record in ave_records(self._context.db.reader, *exact(self._own.key)):
                 name = _file_name(self._own, record)
                 if name not in self._inside:
-                    yield Entry(name, self._ground.inode(*_link(record)), directory=False, link=True)
+                    yield Entry(name, self._context.inode(*_link(record)), directory=False, link=True)
 
-    def _record(self, attribute: Attribute, name: str) -> Record:
+    def _record(self, attribute: Attribute, name: str) -> RawDatom:
         """Return the datom whose value has this file name. Raises ``NotFound``."""
-        for record in ave_records(self._ground.db.reader, *exact(_beginning(attribute, name))):
+        for record in ave_records(self._context.db.reader, *exact(_beginning(attribute, name))):
             if _file_name(attribute, record) == name:
                 return record
         raise NotFound(f"no value {name!r} of {attribute.name}")
@@ -122,9 +122,9 @@ class UniqueValuesDirectory(DatedDirectory):
 class UniqueLink(DataNode, Link):
     """The link from a value to its entity, as old as the transaction that gave the entity this value."""
 
-    def __init__(self, ground: Ground, attribute: Attribute, record: Record, depth: int) -> None:
+    def __init__(self, context: CommitContext, attribute: Attribute, record: RawDatom, depth: int) -> None:
         """``depth`` is how many directories it is below ``unique/``."""
-        super().__init__(ground, *_link(record))
+        super().__init__(context, *_link(record))
         self.attribute = attribute
         self.target = f"{'../' * (depth + 1)}entities/{block_name(record.e)}/{record.e}{SUFFIX}"
         self._tx = record.tx
@@ -134,7 +134,7 @@ class UniqueLink(DataNode, Link):
         return Attributes(seconds_of(self.snapshot, self._tx), len(self.target))
 
 
-def _file_name(attribute: Attribute, record: Record) -> str:
+def _file_name(attribute: Attribute, record: RawDatom) -> str:
     return filenames.encode(value_text(attribute, decode(record.encoding)), SUFFIX)
 
 
@@ -160,6 +160,6 @@ def _directory(path: tuple[str, ...]) -> tuple[str, bytes]:
     return f"{_KIND}/directory", "/".join(path).encode(errors="surrogateescape")
 
 
-def _link(record: Record) -> tuple[str, bytes]:
+def _link(record: RawDatom) -> tuple[str, bytes]:
     """Return the kind and the key of the inode of a link."""
     return f"{_KIND}/link", record.aid + record.encoding

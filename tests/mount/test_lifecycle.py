@@ -17,7 +17,7 @@ import lmdb
 import pytest
 
 from cowfs import Store
-from cowfs.mount import place
+from cowfs.mount import mountpoint
 from tests.commands import (
     CHECKOUT,
     COWFS,
@@ -73,7 +73,7 @@ def _foreground(database: Path, *points: Path) -> Iterator[list[subprocess.Popen
             stack.callback(_gone, process, point)
         until = time.monotonic() + LIMIT
         for process, point in zip(processes, points, strict=True):
-            while place.mounted_at(point) is None or not (point / "live/data.mdb").exists():
+            while mountpoint.mounted_at(point) is None or not (point / "live/data.mdb").exists():
                 assert time.monotonic() < until, "the mount does not become usable"
                 assert process.poll() is None, "the mount ended at once"
                 time.sleep(0.02)
@@ -90,7 +90,7 @@ def _gone(process: subprocess.Popen[str], point: Path) -> None:
 def _ends_clean(process: subprocess.Popen[str], point: Path) -> None:
     """Hold that a foreground mount ends by itself, with exit code 0, unmounted and without complaint."""
     assert process.wait(LIMIT) == 0
-    assert place.mounted_at(point) is None
+    assert mountpoint.mounted_at(point) is None
     assert process.stderr is not None
     log = process.stderr.read()
     assert complaints(log) == []
@@ -227,7 +227,7 @@ def test_places_that_will_not_do(tmp_path: Path, where: str, reason: str) -> Non
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     assert reason in refused_here("mount", tmp_path / "db", tmp_path / where, code=2)
-    assert place.mounted_at(tmp_path / where) is None
+    assert mountpoint.mounted_at(tmp_path / where) is None
 
 
 def test_a_symlink_to_a_mount_point_will_do(database: Path, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_store_that_a_newer_cowfs_wrote_is_refused(tmp_path: Path, point: Path
     for line in (refused_here("mount", database, point, code=1), refused("mount", "-f", database, point, code=1)):
         assert "newer cowfs" in line
         assert "format 2" in line
-    assert place.mounted_at(point) is None
+    assert mountpoint.mounted_at(point) is None
 
 
 @pytest.mark.parametrize("name", ["missing", "empty", "file", "text"])
@@ -272,13 +272,13 @@ def test_what_is_no_database_is_refused(tmp_path: Path, point: Path, name: str) 
     (tmp_path / "text").mkdir()
     (tmp_path / "text/data.mdb").write_text("hello, this is no database\n" * 1000)
     refused_here("mount", tmp_path / name, point, code=1)
-    assert place.mounted_at(point) is None
+    assert mountpoint.mounted_at(point) is None
 
 
 def test_a_wrong_mount_option_is_refused(database: Path, point: Path) -> None:
     line = refused_here("mount", "-o", "no_such_option", database, point, code=1)
     assert "no_such_option" in line
-    assert place.mounted_at(point) is None
+    assert mountpoint.mounted_at(point) is None
 
 
 def test_options_from_fstab_are_taken(database: Path, tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_a_log_that_cannot_be_written_is_one_line(database: Path, point: Path, t
     refused_here("mount", "--log", tmp_path / "file/log", database, point, code=1)
     result = run(*COWFS, "mount", database, point, code=1, env={"XDG_STATE_HOME": str(tmp_path / "file")})
     assert str(tmp_path / "file") in one_line(result)
-    assert place.mounted_at(point) is None
+    assert mountpoint.mounted_at(point) is None
 
 
 # -- the device, and permissions: in a mount namespace of its own ---------------------------------------------------------
@@ -384,4 +384,4 @@ def test_an_ordinary_user_mounts_what_he_may_read(user: User) -> None:
 
 
 def test_the_checkout_stays_clean_of_mounts() -> None:
-    assert [mount for mount in place.mounts() if CHECKOUT in mount.point.parents] == []
+    assert [mount for mount in mountpoint.mounts() if CHECKOUT in mount.point.parents] == []

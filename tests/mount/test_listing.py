@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cowfs import Store
 from cowfs.errors import EnvironmentFailure, NotFound
-from cowfs.mount import listing
-from cowfs.mount.listing import Listing
+from cowfs.mount import readdir
+from cowfs.mount.readdir import Listing
 from cowfs.views.node import Attributes, Directory, Entry, Node
 from tests import churn
 from tests.mounted import mounted
@@ -54,7 +54,7 @@ def expected(count: int, number: int) -> Entry | None:
 @given(st.integers(0, 60), st.lists(st.integers(0, 70), max_size=30), st.sampled_from([4, 10]))
 def test_any_order_of_questions(count: int, numbers: list[int], kept: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listing, "_KEPT", kept)
+        patch.setattr(readdir, "_KEPT", kept)
         shown = Listing(Numbers(count))
         assert [shown.entry(number) for number in numbers] == [expected(count, number) for number in numbers]
 
@@ -65,7 +65,7 @@ def test_a_listing_of_a_million_keeps_few_and_makes_each_once() -> None:
     for number in range(0, 1_000_002, 4000):  # the kernel asks for some again, by less than fit into a request
         assert shown.entry(number) == expected(directory.count, number)
         assert shown.entry(max(number - 4000, 0)) == expected(directory.count, max(number - 4000, 0))
-        assert len(shown._kept) < 2 * listing._KEPT
+        assert len(shown._kept) < 2 * readdir._KEPT
     assert shown.entry(1_000_002) is None
     assert directory.made == directory.count
     assert shown.entry(0) == expected(directory.count, 0)

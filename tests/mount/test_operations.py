@@ -16,13 +16,13 @@ import pytest
 from fuse import c_stat, fuse_file_info
 
 from cowfs import errors
+from cowfs.commits.observed import ObservedCommits
+from cowfs.engine.env import Env
 from cowfs.mount import daemon
+from cowfs.mount.bindings import Walks
 from cowfs.mount.errnos import ERRNOS, errno_of
-from cowfs.mount.filesystem import Filesystem
 from cowfs.mount.handles import Handles
-from cowfs.mount.walks import Walks
-from cowfs.pages.env import Env
-from cowfs.views.history import Seen
+from cowfs.mount.operations import Filesystem
 from cowfs.views.node import Stability
 from cowfs.views.tree import SnapshotsDirectory, TopDirectory, Tree, unbound
 
@@ -31,7 +31,7 @@ from cowfs.views.tree import SnapshotsDirectory, TopDirectory, Tree, unbound
 def filesystem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Filesystem]:
     """A filesystem that is not mounted; every request seems to come from a process that cannot be seen."""
     with Env.create(tmp_path / "db", durable=False) as env:
-        history = Seen(env, 3)
+        history = ObservedCommits(env, 3)
         filesystem = Filesystem(Tree(history), env, lambda: None)
         monkeypatch.setattr(filesystem, "_caller", lambda: 0)
         yield filesystem

@@ -16,7 +16,7 @@ import lmdb
 import pytest
 
 from cowfs import Store
-from cowfs.store.retention import Retention
+from cowfs.store.history.retention import Retention
 from tests import churn
 from tests.commands import LIMIT, cowfs, cowfs_here, run
 from tests.mounted import Mount, mounted

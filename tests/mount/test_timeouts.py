@@ -13,7 +13,7 @@ import pytest
 from cowfs import Store
 from cowfs.mount import timeouts
 from cowfs.mount.timeouts import Timeouts
-from cowfs.store.retention import Retention
+from cowfs.store.history.retention import Retention
 from tests import churn
 from tests.mounted import mounted
 

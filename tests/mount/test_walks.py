@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
-from cowfs.mount import walks as module
-from cowfs.mount.walks import Walks
-from cowfs.views.history import History, Seen
-from cowfs.views.snapshot import Snapshot
+from cowfs.commits.commits import Commits
+from cowfs.commits.held import HeldCommit
+from cowfs.commits.observed import ObservedCommits
+from cowfs.mount import bindings as module
+from cowfs.mount.bindings import Walks
 
 
 class _Clock:
@@ -45,15 +46,15 @@ class _Process:
 class _Scene:
     """A store, its walks with ``keep=0``, and a clock."""
 
-    def __init__(self, store: Store, history: History, clock: _Clock) -> None:
+    def __init__(self, store: Store, history: Commits, clock: _Clock) -> None:
         self.walks, self.history, self.clock, self._store = Walks(history), history, clock, store
         self._numbers = itertools.count()
 
-    def commit(self) -> Snapshot:
+    def commit(self) -> HeldCommit:
         self._store.transact([{":note/text": f"note {next(self._numbers)}"}])
         return self.history.newest()
 
-    def latest(self, pid: int) -> Snapshot:
+    def latest(self, pid: int) -> HeldCommit:
         return self.walks.sees(pid, "latest", self.history.newest)
 
     def list_latest(self, pid: int) -> None:
@@ -76,7 +77,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Scene]:
     monkeypatch.setattr(_Process, "gone", frozenset())
     monkeypatch.setattr(_Process, "watched", 0)
     with Store.create(tmp_path / "db", {":note/text": {}}, durability="none") as store:
-        history = Seen(store.env, keep=0)
+        history = ObservedCommits(store.env, keep=0)
         scene = _Scene(store, history, clock)
         scene.commit()
         yield scene

@@ -10,11 +10,11 @@ from typing import Any
 
 import lmdb
 
-from cowfs.pages.check import check_pages
+from cowfs.engine.rootrecord import image_of
+from cowfs.pages.btree import TreeReader
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.image import Image
-from cowfs.pages.layout import INTEGER_KEY, NO_PAGE, Root, TreeRecord, pack_meta
-from cowfs.pages.tree import TreeReader
+from cowfs.pages.format import INTEGER_KEY, NO_PAGE, Root, TreeInfo, pack_meta
+from cowfs.pages.pagecheck import check_pages
 
 MAP_SIZE = 1 << 30  # an environment that grows beyond it fails its test
 PLAIN = (b"deep", b"big", b"empty", b"gone")
@@ -39,8 +39,8 @@ def stock(path: Path, **options: Any) -> Iterator[lmdb.Environment]:
 
 def empty_file(page_size: int, last_pgno: int = 1, main_flags: int = 0) -> bytes:
     """Return a data file without any tree, of any page size and any order of the main tree."""
-    free = TreeRecord(page_size, INTEGER_KEY, 0, 0, 0, 0, 0, NO_PAGE)
-    root = Root(0, page_size, MAP_SIZE, last_pgno, free, TreeRecord(0, main_flags, 0, 0, 0, 0, 0, NO_PAGE))
+    free = TreeInfo(page_size, INTEGER_KEY, 0, 0, 0, 0, 0, NO_PAGE)
+    root = Root(0, page_size, MAP_SIZE, last_pgno, free, TreeInfo(0, main_flags, 0, 0, 0, 0, 0, NO_PAGE))
     return pack_meta(root, 0) + pack_meta(root, 1)
 
 
@@ -112,4 +112,4 @@ def newest(path: Path) -> Iterator[TreeReader]:
 
 def image_bytes(file: DataFile, root: Root) -> bytes:
     """Return the whole image of a root."""
-    return b"".join(map(bytes, Image(file, root, root.txnid).chunks()))
+    return b"".join(map(bytes, image_of(file, root, root.txnid).chunks()))

@@ -13,17 +13,16 @@ from typing import Any
 
 import pytest
 
-from cowfs.pages.check import check_pages
+from cowfs.engine.env import Env
+from cowfs.engine.locktable import Pin
+from cowfs.engine.pace import Pace
+from cowfs.engine.policy import Event
+from cowfs.engine.rootrecord import DATABASE, RECORD_KEY, RootRecord, Span, image_of
+from cowfs.engine.writetxn import WriteTxn
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.env import Env
-from cowfs.pages.image import Image
-from cowfs.pages.keeper import Event
-from cowfs.pages.layout import Root
-from cowfs.pages.locktable import Pin
+from cowfs.pages.format import Root
+from cowfs.pages.pagecheck import check_pages
 from cowfs.pages.reader import Reader
-from cowfs.pages.record import DATABASE, RECORD_KEY, Record, Span
-from cowfs.pages.watch import Pace
-from cowfs.pages.writetxn import WriteTxn
 from tests.commands import LIMIT
 
 
@@ -80,10 +79,10 @@ def put(env: Env, number: int, size: int = 1000) -> int:
     return txn.txnid
 
 
-def record_of(env: Env) -> Record:
+def record_of(env: Env) -> RootRecord:
     """Return the record of the newest commit, which must have one."""
     with env.hold() as hold:
-        record = Record.parse(hold.get(DATABASE, RECORD_KEY))
+        record = RootRecord.parse(hold.get(DATABASE, RECORD_KEY))
     assert record is not None
     return record
 
@@ -103,7 +102,7 @@ def span_of(env: Env) -> Span:
 def digest(file: DataFile, root: Root) -> str:
     """Return a digest of every page that ``root`` uses."""
     result = blake2b(digest_size=16)
-    for chunk in Image(file, root, 0).chunks():
+    for chunk in image_of(file, root, 0).chunks():
         result.update(chunk)
     return result.hexdigest()
 

@@ -6,7 +6,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from cowfs.pages.layout import (
+from cowfs.pages.btree import LeafNode, parse_branch, parse_leaf_node
+from cowfs.pages.format import (
     BIG_DATA,
     BRANCH,
     DUP_DATA,
@@ -15,11 +16,10 @@ from cowfs.pages.layout import (
     NODE_SIZE,
     PAGE_HEADER,
     SUB_DATA,
-    TreeRecord,
+    TreeInfo,
     node_offsets,
     overflow_run,
 )
-from cowfs.pages.tree import LeafNode, parse_branch, parse_leaf_node
 
 from .environments import newest
 
@@ -82,7 +82,7 @@ class Patient:
                     return self.value(position)
         raise KeyError(name)
 
-    def pages(self, record: TreeRecord) -> Iterator[int]:
+    def pages(self, record: TreeInfo) -> Iterator[int]:
         """Yield the branch and leaf pages of a tree, parents first."""
         pending = [] if record.empty else [record.root]
         while pending:
@@ -91,7 +91,7 @@ class Patient:
             if self.flags(pgno) & BRANCH:
                 pending += parse_branch(self.page(pgno), pgno, self.root.last_pgno).children
 
-    def leaves(self, record: TreeRecord) -> list[int]:
+    def leaves(self, record: TreeInfo) -> list[int]:
         return [pgno for pgno in self.pages(record) if not self.flags(pgno) & BRANCH]
 
     def special(self, name: bytes, flags: int) -> list[tuple[int, int, LeafNode]]:
@@ -100,10 +100,10 @@ class Patient:
         found = [(pgno, position, node) for pgno in leaves for position, node in self.leaf_nodes(pgno)]
         return [item for item in found if item[2].flags == flags]
 
-    def duplicates(self, name: bytes) -> list[tuple[int, TreeRecord]]:
+    def duplicates(self, name: bytes) -> list[tuple[int, TreeInfo]]:
         """Return (position of the record, record) of the trees of duplicates in a named database."""
         found = self.special(name, SUB_DATA | DUP_DATA)
-        return [(self.value(position), TreeRecord.parse(node.data)) for _pgno, position, node in found]
+        return [(self.value(position), TreeInfo.parse(node.data)) for _pgno, position, node in found]
 
     def classes(self) -> dict[str, list[range]]:
         """Return where in the file each class of page, or part of a page, is."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cowfs.pages.check import Finding, check_pages
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.layout import BIG_DATA, BRANCH, DUP_DATA, LEAF2, NO_PAGE, OVERFLOW, SUB_DATA
+from cowfs.pages.format import BIG_DATA, BRANCH, DUP_DATA, LEAF2, NO_PAGE, OVERFLOW, SUB_DATA
+from cowfs.pages.pagecheck import Finding, check_pages
 
 from .environments import findings, write_all_kinds
 from .surgery import FREE_RECORD, MAIN_RECORD, Patient, free_record

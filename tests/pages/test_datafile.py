@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cowfs.engine.env import Env, require_whole
+from cowfs.engine.opening import reading
 from cowfs.errors import (
     AccessDenied,
     Closed,
@@ -16,8 +18,6 @@ from cowfs.errors import (
     UnsupportedFormat,
 )
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.env import Env, require_whole
-from cowfs.pages.reading import reading
 from tests.commands import python
 
 from .environments import empty_file, stock
@@ -95,8 +95,8 @@ def test_no_permission_is_named(tmp_path: Path) -> None:
         import os, sys
         from pathlib import Path
         from cowfs.errors import AccessDenied
-        from cowfs.pages.env import Env
-        from cowfs.pages.reading import reading
+        from cowfs.engine.env import Env
+        from cowfs.engine.opening import reading
         path = Path(sys.argv[1])
         os.chdir(path.parent)
         if os.geteuid() == 0:

@@ -12,10 +12,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from cowfs.errors import CorruptDatabase, EnvironmentFailure
+from cowfs.pages.btree import TreeReader, parse_branch
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.difference import Change, changed_entries
-from cowfs.pages.layout import HEADER_SIZE, NO_PAGE
-from cowfs.pages.tree import TreeReader, parse_branch
+from cowfs.pages.format import HEADER_SIZE, NO_PAGE
 
 from .environments import KINDS, PLAIN, Counting, empty_file, findings, newest, stock, write_all_kinds
 from .retained import put, retaining, span_of

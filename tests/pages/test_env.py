@@ -12,6 +12,11 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from cowfs.engine import env as env_module
+from cowfs.engine.env import Env
+from cowfs.engine.holds import Hold
+from cowfs.engine.locktable import LockTable
+from cowfs.engine.translate import domain_error
 from cowfs.errors import (
     AccessDenied,
     Closed,
@@ -20,18 +25,13 @@ from cowfs.errors import (
     DiskFull,
     EnvironmentFailure,
     InputError,
+    InvalidTarget,
     NotADatabase,
-    PlaceError,
     ReadersFull,
     UnsupportedFormat,
 )
-from cowfs.pages import env as env_module
-from cowfs.pages.check import check_pages
-from cowfs.pages.env import Env
-from cowfs.pages.failure import domain_error
-from cowfs.pages.hold import Hold
 from cowfs.pages.image import pages_in_use
-from cowfs.pages.locktable import LockTable
+from cowfs.pages.pagecheck import check_pages
 from tests.commands import CHECKOUT, LIMIT, in_private_mounts, python
 
 from .writer import require_certified, writing
@@ -93,7 +93,7 @@ def test_a_use_after_a_fork_is_refused(tmp_path: Path) -> None:
         import os, sys
         from pathlib import Path
         from cowfs.errors import EnvironmentFailure
-        from cowfs.pages.env import Env
+        from cowfs.engine.env import Env
         path = Path(sys.argv[1])
         env = Env.create(path)
         if os.fork() == 0:
@@ -114,7 +114,7 @@ def test_a_use_after_a_fork_is_refused(tmp_path: Path) -> None:
 def test_a_new_environment_needs_a_place_of_its_own(tmp_path: Path, env: Env) -> None:
     (tmp_path / "file").touch()
     for place, text in ((env.path, "not empty"), (tmp_path / "file", "in the way"), (tmp_path / "file" / "x", "parent")):
-        with pytest.raises(PlaceError, match=text):
+        with pytest.raises(InvalidTarget, match=text):
             Env.create(place)
     for place in (Path("/proc/nothing"), tmp_path / ("x" * 300)):
         with pytest.raises(EnvironmentFailure):
@@ -228,8 +228,8 @@ def test_a_full_disk_leaves_what_was_committed(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from cowfs.errors import DiskFull
-        from cowfs.pages.check import check_pages
-        from cowfs.pages.env import Env
+        from cowfs.pages.pagecheck import check_pages
+        from cowfs.engine.env import Env
         from cowfs.pages.image import pages_in_use
         model, path = {}, Path(sys.argv[1]) / "db"
         full = 0
@@ -391,7 +391,7 @@ def test_a_commit_between_the_looks_is_noticed(env: Env, monkeypatch: pytest.Mon
 HOLDER = """
 import sys
 from pathlib import Path
-from cowfs.pages.env import Env
+from cowfs.engine.env import Env
 env = Env.open(Path(sys.argv[1]), readonly=True)
 holds = [env.hold() for _ in range(int(sys.argv[2]))]
 print("held", flush=True)
@@ -430,7 +430,7 @@ def test_full_reader_slots_are_an_error_until_one_is_let_go(tmp_path: Path) -> N
         import sys
         from pathlib import Path
         from cowfs.errors import ReadersFull
-        from cowfs.pages.env import Env
+        from cowfs.engine.env import Env
         try:
             with Env.open(Path(sys.argv[1]), readonly=True) as env:
                 print(env.hold().root.txnid)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cowfs.engine.env import Env
+from cowfs.engine.locktable import _TXNID
+from cowfs.engine.opening import reading
 from cowfs.errors import CorruptDatabase, EnvironmentFailure
-from cowfs.pages.env import Env
-from cowfs.pages.locktable import _TXNID
-from cowfs.pages.reading import reading
 
 from .retained import cowfs_process, stock_process
 

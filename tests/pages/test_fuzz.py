@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from cowfs.engine.env import require_whole
+from cowfs.engine.rootrecord import image_of
 from cowfs.errors import CowfsError, DatabaseError, EnvironmentFailure
-from cowfs.pages.check import check_pages
-from cowfs.pages.env import require_whole
+from cowfs.pages.btree import TreeReader
 from cowfs.pages.freelist import read_free_pages
-from cowfs.pages.image import Image, pages_in_use
-from cowfs.pages.tree import TreeReader
+from cowfs.pages.image import pages_in_use
+from cowfs.pages.pagecheck import check_pages
 
 from .environments import Counting, write_all_kinds
 from .surgery import Patient
@@ -82,7 +83,7 @@ def read_everything(reader: TreeReader) -> None:
 
 
 def read_image(reader: TreeReader) -> None:
-    for _chunk in Image(reader.file, reader.root, 1).chunks():
+    for _chunk in image_of(reader.file, reader.root, 1).chunks():
         pass
 
 

@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cowfs.engine.env import Env, require_whole
+from cowfs.engine.holds import Hold
+from cowfs.engine.opening import reading
+from cowfs.engine.rootrecord import image_of
 from cowfs.errors import CorruptDatabase
-from cowfs.pages.check import check_pages
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.env import Env, require_whole
+from cowfs.pages.format import META_SIZE, Root, parse_meta
 from cowfs.pages.freelist import read_free_pages
-from cowfs.pages.hold import Hold
-from cowfs.pages.image import Image, pages_in_use
-from cowfs.pages.layout import META_SIZE, Root, parse_meta
-from cowfs.pages.reading import reading
+from cowfs.pages.image import pages_in_use
+from cowfs.pages.pagecheck import check_pages
 from tests.commands import run
 from tests.stock import opened, require_balance
 
@@ -112,7 +113,7 @@ def test_any_piece_of_an_image_is_a_slice_of_it(held: Kept) -> None:
     choice = random.Random(9)
     size, page_size = len(held.image), held.hold.root.page_size
     edges = [page * page_size + step for page in range(held.hold.root.pages + 1) for step in (-1, 0, 1)]
-    image = Image(held.hold.file, held.hold.root, held.hold.root.txnid)
+    image = image_of(held.hold.file, held.hold.root, held.hold.root.txnid)
     assert image.size == size
     for _ in range(3000):
         offset = max(0, choice.choice([choice.randrange(size + 100), choice.choice(edges)]))
@@ -125,7 +126,7 @@ def test_any_piece_of_an_image_is_a_slice_of_it(held: Kept) -> None:
 
 @pytest.mark.parametrize("chunk_size", [1, 4095, 4096, 1 << 20])
 def test_chunks_are_the_image(held: Kept, chunk_size: int) -> None:
-    image = Image(held.hold.file, held.hold.root, held.hold.root.txnid)
+    image = image_of(held.hold.file, held.hold.root, held.hold.root.txnid)
     image.prepare()
     length = len(held.image) if chunk_size > 1 else 5000
     chunks = image.chunks(chunk_size)
@@ -136,7 +137,7 @@ def test_chunks_are_the_image(held: Kept, chunk_size: int) -> None:
 
 def test_the_size_tells_commits_apart(held: Kept) -> None:
     root = held.hold.root
-    sizes = {Image(held.hold.file, root, txid).size for txid in range(5000, 5000 + root.page_size)}
+    sizes = {image_of(held.hold.file, root, txid).size for txid in range(5000, 5000 + root.page_size)}
     assert len(sizes) == root.page_size
     assert min(sizes) == root.pages * root.page_size
 
@@ -173,7 +174,7 @@ def dumped(path: Path, database: str) -> Model:
 
 def digest(file: DataFile, root: Root) -> bytes:
     result = blake2b()
-    for chunk in Image(file, root, root.txnid).chunks():
+    for chunk in image_of(file, root, root.txnid).chunks():
         result.update(chunk)
     return result.digest()
 
@@ -247,7 +248,7 @@ def test_free_pages_after_the_end_of_the_file_are_zeros(free_tail: Path) -> None
             assert image_bytes(env.file, root) == whole
             assert list(check_pages(env.file, root)) == []
             piece = bytearray(5000)
-            assert Image(env.file, root, 0).readinto(root.last_pgno * 4096 - 1000, memoryview(piece)) == 5000
+            assert image_of(env.file, root, 0).readinto(root.last_pgno * 4096 - 1000, memoryview(piece)) == 5000
             assert not any(piece)
 
 

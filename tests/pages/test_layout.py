@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowfs.errors import CorruptDatabase, DatabaseError, NotADatabase, UnsupportedFormat
-from cowfs.pages.layout import (
+from cowfs.pages.btree import parse_branch, parse_leaf_node
+from cowfs.pages.format import (
     HEADER_SIZE,
     INTEGER_KEY,
     LEAF,
@@ -20,13 +21,12 @@ from cowfs.pages.layout import (
     OVERFLOW_HEADER,
     PAGE_HEADER,
     Root,
-    TreeRecord,
+    TreeInfo,
     node_offsets,
     overflow_run,
     pack_meta,
     parse_meta,
 )
-from cowfs.pages.tree import parse_branch, parse_leaf_node
 
 from .environments import empty_file, findings, newest, stock, write_all_kinds
 
@@ -34,9 +34,9 @@ U64 = st.integers(0, 2**64 - 1)
 PAGE_SIZES = [512 << power for power in range(7)]
 
 
-def records(flags: int, pad: st.SearchStrategy[int], last_pgno: int) -> st.SearchStrategy[TreeRecord]:
+def records(flags: int, pad: st.SearchStrategy[int], last_pgno: int) -> st.SearchStrategy[TreeInfo]:
     pages = st.just(NO_PAGE) if last_pgno < 2 else st.integers(2, last_pgno) | st.just(NO_PAGE)
-    return st.builds(TreeRecord, pad, st.just(flags), st.integers(0, 65535), U64, U64, U64, U64, pages)
+    return st.builds(TreeInfo, pad, st.just(flags), st.integers(0, 65535), U64, U64, U64, U64, pages)
 
 
 @st.composite

@@ -9,11 +9,11 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from cowfs.engine.env import Env
+from cowfs.engine.location import locate
+from cowfs.engine.opening import reading
 from cowfs.errors import Busy, CorruptDatabase, EnvironmentFailure, NotADatabase
-from cowfs.pages.check import check_pages
-from cowfs.pages.env import Env
-from cowfs.pages.location import locate
-from cowfs.pages.reading import reading
+from cowfs.pages.pagecheck import check_pages
 
 from .environments import MAP_SIZE
 from .retained import Told, stock_process
@@ -240,7 +240,7 @@ def test_lmdb_in_this_process_keeps_its_locks(place: Path) -> None:
 
 def in_use(other: Told, place: Path) -> bool:
     """Ask another process whether anybody has the environment open."""
-    asking = "from cowfs.pages.locktable import LockTable; answer = LockTable(given[0]).in_use()"
+    asking = "from cowfs.engine.locktable import LockTable; answer = LockTable(given[0]).in_use()"
     return bool(other.do(asking, place / "db" / "lock.mdb"))
 
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cowfs.engine.env import Env
+from cowfs.engine.holds import Holds
+from cowfs.engine.locktable import _COUNT, _SLOTS, _TXNID, _WRITER_MUTEX, IDLE, PIN, LockTable
+from cowfs.engine.rootrecord import Span
 from cowfs.errors import EnvironmentFailure, ReadersFull, UnsupportedFormat
-from cowfs.pages.env import Env
-from cowfs.pages.hold import Holds
-from cowfs.pages.locktable import _COUNT, _SLOTS, _TXNID, _WRITER_MUTEX, IDLE, PIN, LockTable
-from cowfs.pages.record import Span
 from tests.commands import python
 
 from .retained import (
@@ -217,7 +217,7 @@ def test_what_we_begin_anew_is_what_lmdb_begins(path: Path) -> None:
 
 
 BREAK_MUTEXES = """
-from cowfs.pages.locktable import _libc, _READER_MUTEX, _WRITER_MUTEX
+from cowfs.engine.locktable import _libc, _READER_MUTEX, _WRITER_MUTEX
 import ctypes
 for offset in (_READER_MUTEX, _WRITER_MUTEX):
     anchor = ctypes.c_char.from_buffer(env._table._map, offset)

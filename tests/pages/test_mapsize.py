@@ -10,10 +10,10 @@ import lmdb
 import pytest
 
 from cowfs import Store
+from cowfs.engine import mapsize
+from cowfs.engine.mapsize import FULL, map_size
+from cowfs.engine.translate import domain_error
 from cowfs.errors import DiskFull, EnvironmentFailure
-from cowfs.pages import mapsize
-from cowfs.pages.failure import domain_error
-from cowfs.pages.mapsize import FULL, map_size
 from tests.commands import COWFS, LIMIT, Completed, run
 
 GIB = 1 << 30

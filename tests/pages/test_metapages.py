@@ -9,11 +9,11 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from cowfs.engine.env import Env
+from cowfs.engine.opening import reading
 from cowfs.errors import CorruptDatabase, DatabaseError
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.env import Env
-from cowfs.pages.layout import MAX_TXNID, META_SIZE
-from cowfs.pages.reading import reading
+from cowfs.pages.format import MAX_TXNID, META_SIZE
 
 from .environments import findings, stock
 

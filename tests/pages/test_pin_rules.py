@@ -12,14 +12,14 @@ from typing import Any
 import lmdb
 import pytest
 
+from cowfs.engine.env import Env
+from cowfs.engine.locktable import _SLOTS, PIN, LockTable
+from cowfs.engine.policy import Event
+from cowfs.engine.rootlog import Roots
+from cowfs.engine.rootrecord import DATABASE, RECORD_KEY, RootRecord, Span
 from cowfs.errors import CorruptDatabase, EnvironmentFailure, NotFound
-from cowfs.pages.check import check_pages
-from cowfs.pages.env import Env
-from cowfs.pages.keeper import Event
-from cowfs.pages.layout import Root
-from cowfs.pages.locktable import _SLOTS, PIN, LockTable
-from cowfs.pages.record import DATABASE, RECORD_KEY, Record, Span
-from cowfs.pages.roots import Roots
+from cowfs.pages.format import Root
+from cowfs.pages.pagecheck import check_pages
 from tests.commands import in_private_mounts
 from tests.stock import opened, require_balance
 
@@ -188,7 +188,7 @@ with env.write() as txn:
 """
 DIES_AFTER_COMMIT = "Roots.left = lambda self, txn: os.kill(os.getpid(), signal.SIGKILL)"
 DIES_BEFORE_COMMIT = """
-from cowfs.pages.writetxn import WriteTxn
+from cowfs.engine.writetxn import WriteTxn
 apply = Roots.apply
 def early(self, txn):
     apply(self, txn)
@@ -201,7 +201,7 @@ WriteTxn.commit = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 def killed(path: Path, *deeds: str) -> None:
     """Let a process of ours do it, in the course of which it kills itself."""
     with cowfs_process(path) as other:
-        other.do("from cowfs.pages.roots import Roots")
+        other.do("from cowfs.engine.rootlog import Roots")
         for deed in deeds[:-1]:
             other.do(deed)
         other.tell(deeds[-1])
@@ -636,7 +636,7 @@ def test_what_stock_lmdb_reads_is_what_we_read(path: Path) -> None:
         content = content_of(env)
         [found] = opened(path)
         assert (found["txid"], found["databases"]["a"][0]) == (env.newest_txnid(), len(content))
-        assert Record.parse(env.hold().get(DATABASE, RECORD_KEY)) == record_of(env)
+        assert RootRecord.parse(env.hold().get(DATABASE, RECORD_KEY)) == record_of(env)
 
 
 def test_an_environment_is_used_by_several_processes_under_kills(path: Path, digests: dict[int, str]) -> None:

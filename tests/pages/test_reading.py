@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from cowfs.engine.env import Env
+from cowfs.engine.opening import reading
 from cowfs.errors import AccessDenied
-from cowfs.pages.env import Env
-from cowfs.pages.reading import reading
 
 from .environments import stock
 

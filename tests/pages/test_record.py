@@ -1,14 +1,14 @@
-"""``Record`` and ``Span`` by themselves: what is packed is parsed, and damage is an error of ours."""
+"""``RootRecord`` and ``Span`` by themselves: what is packed is parsed, and damage is an error of ours."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cowfs.engine.locktable import NONCE_SIZE
+from cowfs.engine.rootrecord import LEVEL_SIZE, RootRecord, Span
 from cowfs.errors import CorruptDatabase, NotFound
-from cowfs.pages.layout import ROOT_SIZE
-from cowfs.pages.locktable import NONCE_SIZE
-from cowfs.pages.record import LEVEL_SIZE, Record, Span
+from cowfs.pages.format import ROOT_SIZE
 
 U64 = st.integers(0, 2**64 - 1)
 
@@ -41,9 +41,9 @@ def test_a_span_is_a_set_of_numbers(newest: int, depth: int, edges: list[int]) -
 
 
 @st.composite
-def records(draw: st.DrawFn) -> Record:
+def records(draw: st.DrawFn) -> RootRecord:
     horizon = draw(st.integers(0, 2**63))
-    return Record(
+    return RootRecord(
         nonce=draw(st.binary(min_size=NONCE_SIZE, max_size=NONCE_SIZE).filter(any)),
         horizon=horizon,
         txnid=horizon + draw(st.integers(0, 2**20)),
@@ -57,21 +57,21 @@ def records(draw: st.DrawFn) -> Record:
 
 
 @given(records())
-def test_a_record_is_read_as_it_was_written(record: Record) -> None:
-    assert Record.parse(record.pack()) == record
+def test_a_record_is_read_as_it_was_written(record: RootRecord) -> None:
+    assert RootRecord.parse(record.pack()) == record
 
 
 @given(records(), st.data())
-def test_a_damaged_record_is_an_error_of_ours_or_another_record(record: Record, data: st.DataObject) -> None:
+def test_a_damaged_record_is_an_error_of_ours_or_another_record(record: RootRecord, data: st.DataObject) -> None:
     packed = bytearray(record.pack())
     if data.draw(st.booleans()):
         packed = packed[: data.draw(st.integers(0, len(packed) - 1))]
     for place in data.draw(st.lists(st.integers(0, max(len(packed) - 1, 0)), max_size=3)) if packed else ():
         packed[place] = data.draw(st.integers(0, 255))
     try:
-        found = Record.parse(bytes(packed))
+        found = RootRecord.parse(bytes(packed))
         if found is not None:
-            assert Record.parse(found.pack()) == found
+            assert RootRecord.parse(found.pack()) == found
             found.find(data.draw(U64))
             found.link_above(data.draw(U64))
     except (CorruptDatabase, NotFound):
@@ -79,4 +79,4 @@ def test_a_damaged_record_is_an_error_of_ours_or_another_record(record: Record, 
 
 
 def test_no_record_and_one_of_zeros_are_no_history() -> None:
-    assert Record.parse(None) is Record.parse(bytes(300)) is Record.parse(b"") is None
+    assert RootRecord.parse(None) is RootRecord.parse(bytes(300)) is RootRecord.parse(b"") is None

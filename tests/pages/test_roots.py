@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from cowfs.engine import rootlog as roots_module
+from cowfs.engine.env import Env
+from cowfs.engine.policy import Event
+from cowfs.engine.rootlog import Roots
+from cowfs.engine.rootrecord import DATABASE, OWN_KEYS, RECORD_KEY, RootRecord, Span
 from cowfs.errors import CorruptDatabase, NotFound
-from cowfs.pages import roots as roots_module
-from cowfs.pages.check import _Checker
+from cowfs.pages.btree import TreeReader
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.env import Env
+from cowfs.pages.format import Root
 from cowfs.pages.freelist import freed_pages, parse_free_record
-from cowfs.pages.keeper import Event
-from cowfs.pages.layout import Root
-from cowfs.pages.record import DATABASE, OWN_KEYS, RECORD_KEY, Record, Span
-from cowfs.pages.roots import Roots
-from cowfs.pages.tree import TreeReader
+from cowfs.pages.pagecheck import _Checker
 
 from .environments import findings, image_bytes, newest, stock
 from .retained import (
@@ -59,7 +59,7 @@ def test_a_damaged_record_in_an_environment_is_corrupt(tmp_path: Path, damage: s
             "long": record.pack() + b"\0",
             "count": record.pack()[:58] + b"\xff" + record.pack()[59:],
             "horizon": record.pack()[:16] + b"\xff" + record.pack()[17:],
-            "circle": Record(
+            "circle": RootRecord(
                 record.nonce, record.horizon, record.txnid, 0, 0, roots=record.roots, levels=(link * 8,)
             ).pack(),
         }[damage]
@@ -82,7 +82,7 @@ def visits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     visited: list[int] = []
     record_at = Roots._record_at
 
-    def counted(self: Roots, reader: TreeReader, txnid: int, pgno: int) -> Record | None:
+    def counted(self: Roots, reader: TreeReader, txnid: int, pgno: int) -> RootRecord | None:
         visited.append(txnid)
         return record_at(self, reader, txnid, pgno)
 

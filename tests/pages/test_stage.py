@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cowfs.pages import env as env_module
-from cowfs.pages import stage
-from cowfs.pages.env import Env
-from cowfs.pages.stage import Stage
+from cowfs.engine import env as env_module
+from cowfs.engine import stage
+from cowfs.engine.env import Env
+from cowfs.engine.stage import Stage
 
 
 @pytest.fixture

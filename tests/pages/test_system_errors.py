@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
+from cowfs.engine.env import Env
+from cowfs.engine.locktable import IDLE
+from cowfs.engine.translate import domain_error
 from cowfs.errors import CorruptDatabase, CowfsError, DiskFull, EnvironmentFailure
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.env import Env
-from cowfs.pages.failure import domain_error
-from cowfs.pages.locktable import IDLE
 
 from .retained import put, require_retained, retaining
 

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from cowfs.engine.env import Env
 from cowfs.errors import CorruptDatabase, EnvironmentFailure
-from cowfs.pages import tree
+from cowfs.pages import btree
+from cowfs.pages.btree import TreeReader
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.difference import changed_entries
-from cowfs.pages.env import Env
+from cowfs.pages.format import BRANCH, INTEGER_KEY, LEAF, NO_PAGE, PAGE_HEADER, REVERSE_KEY, Root, TreeInfo, pack_meta
 from cowfs.pages.freelist import freed_pages, read_free_pages
-from cowfs.pages.layout import BRANCH, INTEGER_KEY, LEAF, NO_PAGE, PAGE_HEADER, REVERSE_KEY, Root, TreeRecord, pack_meta
 from cowfs.pages.reader import Reader
-from cowfs.pages.tree import TreeReader
 
 from .environments import PLAIN, empty_file, findings, newest, stock
 
@@ -151,7 +151,7 @@ def test_a_key_that_is_shorter_than_the_prefix_is_damage(tmp_path: Path) -> None
 
 
 def test_memory_for_branches_has_a_bound(deep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "_BRANCHES_KEPT", 2)
+    monkeypatch.setattr(btree, "_BRANCHES_KEPT", 2)
     with newest(deep) as reader:
         assert [value for _key, value in reader.scan(b"deep")] == [b"%d" % number for number in range(2000)]
         assert len(reader._branches) <= 2
@@ -208,13 +208,13 @@ def test_depth_and_pages_of_a_circle_are_bounded(deep: Path) -> None:
     with newest(deep) as reader:
         record = reader.record(b"deep")
         assert record is not None
-        circle = tree.Branch([b""], [record.root])
+        circle = btree.Branch([b""], [record.root])
         reader._branches[record.root] = circle
         for read in (lambda: list(reader.scan(b"deep")), lambda: reader.get(b"deep", b"a")):
             with pytest.raises(CorruptDatabase, match=f"page {record.root}: "):
                 read()
         broad = TreeReader(reader.file, reader.root)
-        broad._branches[record.root] = tree.Branch([b"", *(b"\1" * 9 for _ in range(2999))], [_a_leaf(reader)] * 3000)
+        broad._branches[record.root] = btree.Branch([b"", *(b"\1" * 9 for _ in range(2999))], [_a_leaf(reader)] * 3000)
         with pytest.raises(CorruptDatabase, match="runs in a circle"):
             list(broad.scan(b"deep"))
 
@@ -229,7 +229,7 @@ def test_a_tree_whose_pages_each_name_the_next_twice_ends(damaged: Path) -> None
     """30 branch pages make 2**30 ways to one leaf: no walk may take them all. Keys are integers here, or plain."""
     doubling = 30
     leaf = doubling + 2
-    record = TreeRecord(0, 0, doubling + 1, doubling, 1, 0, 1, 2)
+    record = TreeInfo(0, 0, doubling + 1, doubling, 1, 0, 1, 2)
     free = replace(record, pad=4096, flags=INTEGER_KEY)
     root = Root(2, 4096, 1 << 30, leaf, free, record)
     pages = [pack_meta(root, 0), pack_meta(root, 1)]

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from cowfs.engine.env import Env
+from cowfs.engine.vetting import _FREELIST
 from cowfs.errors import CorruptDatabase, DatabaseError
+from cowfs.pages.btree import TreeReader
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.env import Env
-from cowfs.pages.tree import TreeReader
-from cowfs.pages.vetting import _FREELIST
-from cowfs.store.retention import Retention
+from cowfs.store.history.retention import Retention
 from cowfs.store.store import Store
 from tests.commands import run
 
@@ -117,7 +117,7 @@ def test_a_transaction_is_refused_before_lmdb_sees_the_damage(original: Path, da
     program = """if True:
         import sys
         from cowfs import CowfsError, Store
-        from cowfs.store.retention import Retention
+        from cowfs.store.history.retention import Retention
         for work in (
             lambda store: store.transact([{":n": 7000, ":text": "new"}]),
             lambda store: store.transact([[":db/retractEntity", 1990]]),

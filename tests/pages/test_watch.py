@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from cowfs.engine import rootlog as roots_module
+from cowfs.engine.env import Env
+from cowfs.engine.locktable import LockTable
+from cowfs.engine.pace import Pace
+from cowfs.engine.rootrecord import Span
 from cowfs.errors import NotFound
-from cowfs.pages import roots as roots_module
-from cowfs.pages.env import Env
+from cowfs.pages.format import META_SIZE, ROOT_BYTES
 from cowfs.pages.freelist import freed_in_last_leaf, freed_pages
-from cowfs.pages.layout import META_SIZE, ROOT_BYTES
-from cowfs.pages.locktable import LockTable
 from cowfs.pages.reader import Reader
-from cowfs.pages.record import Span
-from cowfs.pages.watch import Pace
 
 from .retained import (
     FakeKeeper,

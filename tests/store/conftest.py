@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cowfs import Store
-from cowfs.store.check import check_store
+from cowfs.store.datomcheck import check_store
 
 PEOPLE: dict[str, dict[str, Any]] = {
     ":person/email": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"},

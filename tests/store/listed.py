@@ -8,10 +8,10 @@ from itertools import pairwise
 from hypothesis import strategies as st
 
 from cowfs.pages.reader import Reader
-from cowfs.store.chronology import Chronology
-from cowfs.store.layout import LOG, META, STEPS_KEY
-from cowfs.store.log import pack_row
-from cowfs.store.steps import Steps
+from cowfs.store.history.chronology import Chronology
+from cowfs.store.model.layout import LOG, META, STEPS_KEY
+from cowfs.store.model.steps import Steps
+from cowfs.store.read.log import pack_row
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cowfs.store.aging import Aging
+from cowfs.store.history.aging import Aging
 
 from .listed import DAY, SECOND, chronology, clocks, right_ones
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cowfs.pages.writetxn import WriteTxn
-from cowfs.store.check import check_store
-from cowfs.store.log import RawDatom, pack_datom, pack_row, raw_datoms, row_instant
+from cowfs.engine.writetxn import WriteTxn
+from cowfs.store.datomcheck import check_store
+from cowfs.store.read.log import RawDatom, pack_datom, pack_row, raw_datoms, row_instant
 from cowfs.store.store import Store
 
 from .conftest import PEOPLE

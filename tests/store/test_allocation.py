@@ -12,10 +12,10 @@ import pytest
 
 from cowfs import Store
 from cowfs.errors import CorruptDatabase, TransactionError
-from cowfs.store import allocation, nodes
-from cowfs.store.allocation import FOLLOWED, read_allocated
-from cowfs.store.layout import ALLOCATED_KEY, META
-from cowfs.store.values import MAX_CHOSEN, MAX_ENTITY
+from cowfs.store.model.layout import ALLOCATED_KEY, META
+from cowfs.store.model.values import MAX_CHOSEN, MAX_ENTITY
+from cowfs.store.tx import allocation, tempids
+from cowfs.store.tx.allocation import FOLLOWED, read_allocated
 
 from .conftest import PEOPLE, MakeStore, findings
 
@@ -23,7 +23,7 @@ from .conftest import PEOPLE, MakeStore, findings
 @contextmanager
 def older_version() -> Iterator[None]:
     """Write as versions before this one did: every id could be chosen, and the next one was always the highest plus one."""
-    with mock.patch.object(nodes, "MAX_CHOSEN", MAX_ENTITY), mock.patch.object(allocation, "FOLLOWED", MAX_ENTITY):
+    with mock.patch.object(tempids, "MAX_CHOSEN", MAX_ENTITY), mock.patch.object(allocation, "FOLLOWED", MAX_ENTITY):
         yield
 
 

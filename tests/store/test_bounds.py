@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
+from cowfs.engine.rootrecord import Span
 from cowfs.pages.reader import Reader
-from cowfs.pages.record import Span
-from cowfs.store.retention import Keeper, Retention
+from cowfs.store.history.retention import Retention, StoreRetention
 from tests import churn
 
 _MIB = 1 << 20
@@ -58,11 +58,11 @@ def test_small_commits_within_large_bounds_are_not_looked_at(tmp_path: Path, mon
         _overwrite(store, 3, 100)
         looks: list[int] = []
 
-        def horizon(_self: Keeper, _reader: Reader, span: Span, _held: object) -> int:
+        def horizon(_self: StoreRetention, _reader: Reader, span: Span, _held: object) -> int:
             looks.append(span.newest)
             return span.horizon
 
-        monkeypatch.setattr(Keeper, "horizon", horizon)
+        monkeypatch.setattr(StoreRetention, "horizon", horizon)
         _overwrite(store, 100, 100)
         assert looks == []
     churn.require_sound(tmp_path / "db")

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowfs import Store
+from cowfs.engine.writetxn import WriteTxn
 from cowfs.errors import CorruptDatabase
 from cowfs.pages.reader import Reader
-from cowfs.pages.writetxn import WriteTxn
-from cowfs.store.check import check_store
-from cowfs.store.encoding import encode_bigint, encode_long, encode_ref, encode_text, key_value
-from cowfs.store.layout import DATABASES, TOUCHED, State
+from cowfs.store.datomcheck import check_store
+from cowfs.store.model.encoding import encode_bigint, encode_long, encode_ref, encode_text, key_value
+from cowfs.store.model.layout import DATABASES, TOUCHED, State
 
 from .conftest import PEOPLE, findings
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cowfs.errors import CorruptDatabase
-from cowfs.store.chronology import Chronology, Gap, Run
-from cowfs.store.layout import META, STEPS_KEY
-from cowfs.store.log import pack_row
-from cowfs.store.steps import MAX_STEPS, Steps
+from cowfs.store.history.chronology import Chronology, Gap, Run
+from cowfs.store.model.layout import META, STEPS_KEY
+from cowfs.store.model.steps import MAX_STEPS, Steps
+from cowfs.store.read.log import pack_row
 
 from .listed import DAY, SECOND, ListedLog, chronology, clocks, right_ones
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from cowfs import Db, Store
+from cowfs.engine.env import Env
+from cowfs.engine.holds import Hold
+from cowfs.engine.writetxn import WriteTxn
 from cowfs.errors import Closed
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.env import Env
-from cowfs.pages.hold import Hold
-from cowfs.pages.writetxn import WriteTxn
-from cowfs.store.retention import DEFAULT_RETENTION
-from cowfs.store.timeline import Timeline
+from cowfs.store.history.retention import DEFAULT_RETENTION
+from cowfs.store.history.timeline import Timeline
 
 from .conftest import findings
 

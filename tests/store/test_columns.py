@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from cowfs import Db, Store
 from cowfs.errors import CorruptDatabase, SchemaError, TransactionError
-from cowfs.store.check import check_store
-from cowfs.store.columns import column_size, pieces, starts
-from cowfs.store.encoding import STRING, encode_bigint, encode_text
-from cowfs.store.indexes import ave_records, exact
-from cowfs.store.layout import COUNT_KEYS, META, Count, read_count
-from cowfs.store.lines import line, line_size, text, unescape
-from cowfs.store.values import ENCODERS, tuple_encoder
+from cowfs.store.datomcheck import check_store
+from cowfs.store.model.encoding import STRING, encode_bigint, encode_text
+from cowfs.store.model.layout import COUNT_KEYS, META, Count, read_count
+from cowfs.store.model.lines import line, line_size, text, unescape
+from cowfs.store.model.values import ENCODERS, tuple_encoder
+from cowfs.store.read.indexes import ave_records, exact
+from cowfs.store.read.tsv import column_size, pieces, starts
 
 from .conftest import PEOPLE, MakeStore, findings
 from .test_model import VALUES, forms

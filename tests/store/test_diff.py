@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from cowfs import Datom, Db, Store
 from cowfs.errors import InputError, TransactionError
+from cowfs.pages.btree import TreeReader
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.tree import TreeReader
-from cowfs.store.diff import diff, schema_diff
+from cowfs.store.read.diff import diff, schema_diff
 
 from .conftest import PEOPLE, MakeStore, findings
 from .test_model import LONG, forms

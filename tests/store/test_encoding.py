@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowfs.errors import CorruptDatabase
-from cowfs.store import encoding as enc
+from cowfs.store.model import encoding as enc
 
 ALPHABET = st.characters(codec="utf-8")
 TEXT = st.one_of(

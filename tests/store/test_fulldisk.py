@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
+from cowfs.engine.writetxn import WriteTxn
 from cowfs.errors import DiskFull, NotFound
-from cowfs.pages.writetxn import WriteTxn
-from cowfs.store.retention import Retention
+from cowfs.store.history.retention import Retention
 from tests import churn
 
 
@@ -96,7 +96,7 @@ def test_a_name_whose_deletion_failed_is_seen_to_be_gone(store: Store, monkeypat
 
 
 def test_a_name_that_a_look_deletes_meanwhile_was_deleted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cowfs.pages.roots.LOOK_EVERY", 1)
+    monkeypatch.setattr("cowfs.engine.rootlog.LOOK_EVERY", 1)
     store.name("mine", "me", txid=5)
     disk = FullDisk(store, monkeypatch)
     disk.horizon = 10

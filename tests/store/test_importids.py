@@ -8,7 +8,7 @@ import pytest
 
 from cowfs import Store
 from cowfs.errors import EntityTaken, TransactionError
-from cowfs.store.importids import NewEntities, OwnEntities
+from cowfs.store.tx.importids import NewEntities, OwnEntities
 
 from .conftest import PEOPLE, MakeStore
 

@@ -10,8 +10,8 @@ import pytest
 
 from cowfs import Store
 from cowfs.errors import TransactionError
-from cowfs.store.importing import Batches
-from cowfs.store.retention import Retention
+from cowfs.store.batches import Batches
+from cowfs.store.history.retention import Retention
 from tests import churn
 from tests.commands import cowfs
 

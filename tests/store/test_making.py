@@ -16,10 +16,10 @@ import pytest
 
 import cowfs
 from cowfs import Store
-from cowfs.errors import Busy, CowfsError, NotADatabase, PlaceError
-from cowfs.pages import making
-from cowfs.pages.env import Env
-from cowfs.pages.making import blank_file
+from cowfs.engine import making
+from cowfs.engine.env import Env
+from cowfs.engine.making import blank_file
+from cowfs.errors import Busy, CowfsError, InvalidTarget, NotADatabase
 from cowfs.pages.unfinished import is_unfinished
 from tests import disk
 from tests.commands import COWFS, LIMIT, cowfs_here, in_private_mounts, python, refused_here, run
@@ -169,7 +169,7 @@ def test_of_several_that_make_it_at_once_one_does(tmp_path: Path) -> None:
         maker.stdin.write("\n")
         maker.stdin.flush()
     said = sorted(maker.communicate(timeout=LIMIT)[0].strip() for maker in makers)
-    assert said == ["PlaceError"] * 3 + ["made"]
+    assert said == ["InvalidTarget"] * 3 + ["made"]
     with_store(tmp_path / "db")
 
 
@@ -218,7 +218,7 @@ def test_what_somebody_else_has_written_meanwhile_is_not_removed(tmp_path: Path)
     made = making.make_environment(tmp_path / "db")
     by_open(tmp_path / "db")
     made.undo()
-    with pytest.raises(PlaceError, match="not empty"):
+    with pytest.raises(InvalidTarget, match="not empty"):
         Store.create(tmp_path / "db")
     with_store(tmp_path / "db")
 

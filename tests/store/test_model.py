@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from cowfs import Db, Store
 from cowfs.errors import TransactionError
+from cowfs.pages.btree import TreeReader
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.tree import TreeReader
-from cowfs.store import allocation
-from cowfs.store.check import check_store
+from cowfs.store.datomcheck import check_store
+from cowfs.store.tx import allocation
 
 from .conftest import PEOPLE, findings
 from .model import MANY, Model, Refused

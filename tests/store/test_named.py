@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
+from cowfs.engine.writetxn import WriteTxn
 from cowfs.errors import CorruptDatabase, NameTaken, NotFound, WrongName
 from cowfs.pages.datafile import DataFile
-from cowfs.pages.writetxn import WriteTxn
-from cowfs.store.layout import META
-from cowfs.store.named import NAME_KEYS, ONE_RECORD_KEY, NamedSnapshot, checked
-from cowfs.store.retention import Keeper, Retention
+from cowfs.store.history.named import NAME_KEYS, ONE_RECORD_KEY, NamedSnapshot, checked
+from cowfs.store.history.retention import Retention, StoreRetention
+from cowfs.store.model.layout import META
 from tests import churn
 
 _NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
@@ -132,7 +132,7 @@ def test_damaged_names_are_corrupt(store: Store) -> None:
 
 def test_a_name_whose_commit_was_given_up_is_free(store: Store) -> None:
     store.name("mine", "me", txid=2)
-    while store.env.give_up_history(Keeper(store.env.file.page_size, without="mine")):
+    while store.env.give_up_history(StoreRetention(store.env.file.page_size, without="mine")):
         pass
     assert _names(store) == {}
     with store.timeline() as timeline:

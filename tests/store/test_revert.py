@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from cowfs import Db, Store
 from cowfs.errors import InputError, NotFound, SchemaError, TransactionError
-from cowfs.store import revert as reverting
-from cowfs.store.diff import diff
-from cowfs.store.retention import Retention
-from cowfs.store.revert import RevertReport
+from cowfs.store.history.retention import Retention
+from cowfs.store.read.diff import diff
+from cowfs.store.tx import revert as reverting
+from cowfs.store.tx.revert import RevertReport
 
 from .conftest import PEOPLE, MakeStore, findings
 from .test_model import LONG, forms

@@ -8,7 +8,7 @@ import pytest
 
 from cowfs import Store
 from cowfs.errors import CorruptDatabase, SchemaError
-from cowfs.store.schema import Attribute, Schema, parse_record
+from cowfs.store.model.schema import Attribute, Schema, parse_record
 
 from .conftest import PEOPLE, MakeStore
 

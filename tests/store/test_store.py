@@ -13,8 +13,8 @@ import pytest
 
 import cowfs
 from cowfs import Store
-from cowfs.errors import AccessDenied, InputError, NotADatabase, PlaceError, SchemaError, UnsupportedFormat
-from cowfs.store.layout import State, txid_of
+from cowfs.errors import AccessDenied, InputError, InvalidTarget, NotADatabase, SchemaError, UnsupportedFormat
+from cowfs.store.model.layout import State, txid_of
 from tests.clocks import FakeClock
 from tests.commands import LIMIT
 
@@ -45,7 +45,7 @@ def test_open_refuses_other_places(tmp_path: Path) -> None:
     for place in (tmp_path, file):
         with pytest.raises(NotADatabase):
             cowfs.open(place)
-    with pytest.raises(PlaceError):
+    with pytest.raises(InvalidTarget):
         Store.create(tmp_path)
     with pytest.raises(InputError, match='durability is sync or none, not "fast"'):
         Store.create(tmp_path / "db", durability="fast")  # type: ignore[arg-type]

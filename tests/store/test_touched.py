@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cowfs import Db, Store
 from cowfs.errors import NotFound, TransactionError
-from cowfs.store.layout import TOUCHED
+from cowfs.store.model.layout import TOUCHED
 
 from .conftest import PEOPLE, findings
 from .test_model import forms

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cowfs.errors import InputError
-from cowfs.store.encoding import Ref, decode, encode_double
-from cowfs.store.schema import Attribute
-from cowfs.store.values import to_json
+from cowfs.store.model.encoding import Ref, decode, encode_double
+from cowfs.store.model.schema import Attribute
+from cowfs.store.model.values import to_json
 
 UTC = timezone.utc
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

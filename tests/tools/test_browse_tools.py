@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from cowfs import Store
-from cowfs.cli import geonames
-from cowfs.store.db import Db
+from cowfs.cli.demo import geonames
+from cowfs.store.read.db import Db
 from tests import churn
 from tests.commands import LIMIT, run
 from tests.mounted import mounted

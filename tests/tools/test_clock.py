@@ -12,11 +12,11 @@ import pytest
 
 from cowfs import Store
 from cowfs.cli.history import event_text
-from cowfs.store import clock as clock_module
-from cowfs.store.retention import Retention
-from cowfs.store.values import instant_text
-from cowfs.views.history import Retained
-from cowfs.views.snapshot import SnapshotDirectory
+from cowfs.commits.retained import RetainedCommits
+from cowfs.store.history.retention import Retention
+from cowfs.store.model import clock as clock_module
+from cowfs.store.model.values import instant_text
+from cowfs.views.commitdir import SnapshotDirectory
 from cowfs.views.tree import Tree
 from tests.clocks import FakeClock
 from tests.commands import cowfs_here, refused_here, run_here
@@ -61,7 +61,7 @@ def _at(database: Path, at: str) -> int:
 def _resolved(database: Path, *paths: str) -> list[int]:
     """Return the commits that these paths of a mount show."""
     with Store.open(database) as store:
-        history = Retained(store.env)
+        history = RetainedCommits(store.env)
         nodes = [Tree(history).node(f"/snapshots/{path}") for path in paths]
         found = [node.snapshot.txid for node in nodes if isinstance(node, SnapshotDirectory)]
         history.close()

@@ -504,7 +504,8 @@ def test_a_terminal_gets_no_progress_into_its_output(filled: Path, tmp_path: Pat
 
 # The demo with the countries and every tenth city, for a test.
 _SMALL_DEMO = """
-from cowfs.cli import geonames, main
+from cowfs.cli.demo import geonames
+from cowfs.cli import main
 entities = enumerate(geonames._entities())
 some = [entity for number, entity in entities if ":country/iso" in entity or number % 10 == 0]
 geonames._entities = lambda: iter(some)

@@ -19,8 +19,8 @@ import pytest
 
 from cowfs import Store
 from cowfs.cli.history import bounds_text, event_text
-from cowfs.store.retention import DEFAULT_RETENTION, Retention
-from cowfs.store.values import parse_instant
+from cowfs.store.history.retention import DEFAULT_RETENTION, Retention
+from cowfs.store.model.values import parse_instant
 from cowfs.units import exact_bytes_text
 from tests.commands import COWFS, LIMIT, cowfs_here, python, refused_here, run
 from tests.times import made_ago

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
-from cowfs.store.retention import Retention
+from cowfs.store.history.retention import Retention
 from tests.commands import COWFS, cowfs_here, in_private_mounts, refused_here, run_here
 
 PAGE = 4096
@@ -173,7 +173,7 @@ def test_what_a_killed_restore_has_left_is_removed_by_the_next(emptied: Path, tm
     program = f"""if True:
         import os, signal, sys
         from pathlib import Path
-        from cowfs.cli.staging import Access, staged
+        from cowfs.backup.staging import Access, staged
         with staged(Path(sys.argv[1]), Access.of(Path(sys.argv[2]))) as data:
             data.write_bytes(bytes(10000))
             os.kill(os.getpid(), {int(signal.SIGKILL)})

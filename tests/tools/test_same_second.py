@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from cowfs import Store
-from cowfs.store.retention import Retention
+from cowfs.store.history.retention import Retention
 from tests.commands import run
 from tests.copies import silent
 from tests.mounted import Mount, mounted

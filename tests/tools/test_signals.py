@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cowfs.mount import place
+from cowfs.mount import mountpoint
 from tests.commands import COWFS, LIMIT, Argument, cowfs_here, run
 from tests.mounted import log_of, unmount
 
@@ -25,10 +25,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # The program, after some lines of a test that have it strike at a certain moment.
 _PROGRAM = """
 import os, signal, sys, threading
-from cowfs.cli import demo, geonames, main, restore, staging, transact
+from cowfs.cli.demo import command as demo, geonames
+from cowfs.backup import restore, staging
+from cowfs.cli import main, transact
 from cowfs.mount import daemon
-from cowfs.pages import env
-from cowfs.pages.stage import Stage
+from cowfs.engine import env
+from cowfs.engine.stage import Stage
 
 def before(module, name, action):
     original = getattr(module, name)
@@ -283,7 +285,7 @@ def point(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_mount_that_is_interrupted_as_it_begins_is_none(database: Path, point: Path) -> None:
     _struck("before(daemon.Filesystem, 'serve', strike(2))", "mount", "-f", database, point, number=signal.SIGINT)
-    assert place.mounted_at(point) is None
+    assert mountpoint.mounted_at(point) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -292,11 +294,11 @@ def test_a_mount_that_nobody_waits_for_any_more_ends(database: Path, point: Path
     _struck(strikes, "mount", database, point, "--log", log_of(point), number=number)
     until = time.monotonic() + LIMIT
     while "no longer mounted" not in (log := log_of(point).read_text()):
-        if not log and number != signal.SIGKILL and place.mounted_at(point) is None:
+        if not log and number != signal.SIGKILL and mountpoint.mounted_at(point) is None:
             break  # it was ended before it had begun
         assert time.monotonic() < until, log
         time.sleep(0.01)
-    assert place.mounted_at(point) is None
+    assert mountpoint.mounted_at(point) is None
     assert "Traceback" not in log
 
 
@@ -318,7 +320,7 @@ def _running() -> Iterator[bytes]:
 
 def _nothing_is_left_of(directory: Path) -> None:
     assert os.listdir(directory) == []
-    assert not any(directory in mount.point.parents for mount in place.mounts())
+    assert not any(directory in mount.point.parents for mount in mountpoint.mounts())
     assert [words for words in _running() if f"{directory}/".encode() in words] == []
 
 

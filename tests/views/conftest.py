@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from cowfs import Store
-from cowfs.pages.check import check_pages
-from cowfs.pages.env import Env
-from cowfs.store.check import check_store
-from cowfs.views.history import Retained
+from cowfs.commits.retained import RetainedCommits
+from cowfs.engine.env import Env
+from cowfs.pages.pagecheck import check_pages
+from cowfs.store.datomcheck import check_store
 
 MANY = {":db/cardinality": ":db.cardinality/many"}
 SCHEMA: dict[str, dict[str, Any]] = {":item/name": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"}}
@@ -53,9 +53,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def history(store: Store) -> Iterator[Retained]:
+def history(store: Store) -> Iterator[RetainedCommits]:
     """The history of ``store``, which a module may define for itself."""
-    history = Retained(store.env)
+    history = RetainedCommits(store.env)
     yield history
     history.close()
     assert store.env.readers() == []

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowfs import Store
+from cowfs.commits.held import HeldCommit
 from cowfs.errors import NotFound
 from cowfs.pages.reader import Reader
-from cowfs.store.check import check_store
-from cowfs.store.indexes import ave_records, exact
-from cowfs.store.layout import COUNT_KEYS, META
-from cowfs.store.lines import line
+from cowfs.store.datomcheck import check_store
+from cowfs.store.model.layout import COUNT_KEYS, META
+from cowfs.store.model.lines import line
+from cowfs.store.read.indexes import ave_records, exact
 from cowfs.views import columns, filenames
 from cowfs.views.columns import AttributesDirectory, Checkpoints, ColumnFile, Lines, NamespaceDirectory
-from cowfs.views.ground import Ground
+from cowfs.views.context import CommitContext
 from cowfs.views.node import Stability
-from cowfs.views.snapshot import Snapshot
 
 LONG = "long and longer " * 40
 MANY = {":db/cardinality": ":db.cardinality/many"}
@@ -38,12 +38,12 @@ SCHEMA: dict[str, dict[str, Any]] = {
 }
 
 
-def ground_of(store: Store) -> Ground:
-    return Ground(Snapshot(store.env, store.env.hold()), Stability.FROZEN, b"here")
+def ground_of(store: Store) -> CommitContext:
+    return CommitContext(HeldCommit(store.env, store.env.hold()), Stability.FROZEN, b"here")
 
 
-def column(ground: Ground, name: str) -> ColumnFile:
-    node = AttributesDirectory(ground)
+def column(context: CommitContext, name: str) -> ColumnFile:
+    node = AttributesDirectory(context)
     *space, last = name[1:].split("/")
     for part in space:
         child = node.child(part)
@@ -54,9 +54,9 @@ def column(ground: Ground, name: str) -> ColumnFile:
     return found
 
 
-def rendered(ground: Ground, name: str) -> bytes:
-    key = ground.db.attribute(name).key
-    return b"".join(line(encoding, e, tx) for e, _aid, encoding, tx in ave_records(ground.db.reader, *exact(key)))
+def rendered(context: CommitContext, name: str) -> bytes:
+    key = context.db.attribute(name).key
+    return b"".join(line(encoding, e, tx) for e, _aid, encoding, tx in ave_records(context.db.reader, *exact(key)))
 
 
 def read(file: ColumnFile | Lines, offset: int, size: int) -> bytes:
@@ -65,8 +65,8 @@ def read(file: ColumnFile | Lines, offset: int, size: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    """The ground of a store with columns of many kinds, of some thousand lines each."""
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommitContext]:
+    """The context of a store with columns of many kinds, of some thousand lines each."""
     with Store.create(tmp_path_factory.mktemp("columns") / "db", SCHEMA, durability="none") as store:
         chance = random.Random(1)
         for begin in range(0, 3000, 500):
@@ -93,11 +93,11 @@ def item(number: int, chance: random.Random) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", SCHEMA)
 @pytest.mark.parametrize("step", [4096, 131_072, 10**7])
-def test_a_column_read_from_its_beginning(ground: Ground, name: str, step: int) -> None:
-    file, whole = column(ground, name), rendered(ground, name)
+def test_a_column_read_from_its_beginning(context: CommitContext, name: str, step: int) -> None:
+    file, whole = column(context, name), rendered(context, name)
     attributes = file.attributes()
     assert (attributes.size, attributes.blocks) == (len(whole), -(-len(whole) // 512))
-    assert attributes.mtime == ground.snapshot.mtime
+    assert attributes.mtime == context.snapshot.mtime
     assert b"".join(read(file, at, step) for at in range(0, len(whole) + step, step)) == whole
 
 
@@ -107,11 +107,11 @@ def test_a_column_read_from_its_beginning(ground: Ground, name: str, step: int) 
     st.sampled_from([100, 5000, columns._APART]),
     st.lists(st.tuples(st.floats(0, 1.01), st.integers(0, 200_000)), min_size=1, max_size=8),
 )
-def test_any_reads_are_slices(ground: Ground, name: str, apart: int, reads: list[tuple[float, int]]) -> None:
-    whole = rendered(ground, name)
+def test_any_reads_are_slices(context: CommitContext, name: str, apart: int, reads: list[tuple[float, int]]) -> None:
+    whole = rendered(context, name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(columns, "_APART", apart)
-        file = column(ground, name)
+        file = column(context, name)
         for where, size in reads:
             offset = int(where * len(whole))
             assert read(file, offset, size) == whole[offset : offset + size]
@@ -121,8 +121,8 @@ def test_any_reads_are_slices(ground: Ground, name: str, apart: int, reads: list
 
 
 @pytest.mark.parametrize(("name", "step"), [(":item/number", 8192), (":item/texts", 131_072)])
-def test_read_backward(ground: Ground, name: str, step: int) -> None:
-    file, whole = column(ground, name), rendered(ground, name)
+def test_read_backward(context: CommitContext, name: str, step: int) -> None:
+    file, whole = column(context, name), rendered(context, name)
     for at in range(len(whole) // step * step, -1, -step):
         assert read(file, at, step) == whole[at : at + step]
 
@@ -130,8 +130,8 @@ def test_read_backward(ground: Ground, name: str, step: int) -> None:
 class Counting(Reader):
     """A reader that counts the entries which are scanned."""
 
-    def __init__(self, ground: Ground) -> None:
-        self.reader = ground.db.reader
+    def __init__(self, context: CommitContext) -> None:
+        self.reader = context.db.reader
         self.entries = 0
 
     def get(self, name: bytes, key: bytes) -> bytes | None:
@@ -145,32 +145,32 @@ class Counting(Reader):
             yield pair
 
 
-def test_what_reads_cost(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_reads_cost(context: CommitContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "_APART", 4096)
-    attribute = ground.db.attribute(":item/number")
-    size = ground.db.column_size(attribute.name)
-    reader = Counting(ground)
+    attribute = context.db.attribute(":item/number")
+    size = context.db.column_size(attribute.name)
+    reader = Counting(context)
     lines = Lines(reader, Checkpoints.of(attribute.key, size))
     read(lines, size - 200, 200)
     assert reader.entries < 300  # the tail is found from the end
     reader.entries = 0
     for at in range(0, size, 1000):
         read(lines, at, 1000)
-    assert reader.entries < ground.db.count(attribute.name) + 1100  # each line is made once, though the tail was known
+    assert reader.entries < context.db.count(attribute.name) + 1100  # each line is made once, though the tail was known
     reader.entries = 0
     read(lines, size // 2, 10)
     assert reader.entries < 1500  # from the nearest checkpoint, by one batch
 
 
-def test_names(ground: Ground) -> None:
-    top = AttributesDirectory(ground)
+def test_names(context: CommitContext) -> None:
+    top = AttributesDirectory(context)
     assert [(entry.name, entry.directory) for entry in top.entries()] == [("item", True), ("plain.tsv", False)]
     space = top.child("item")
     assert isinstance(space, NamespaceDirectory)
     names = [entry.name for entry in space.entries()]
     assert names == [name + ".tsv" for name in ("name", "none", "number", "other", "ratio", "texts", "when")]
     for directory in (top, space):
-        assert directory.attributes().mtime == ground.snapshot.mtime
+        assert directory.attributes().mtime == context.snapshot.mtime
         for entry in directory.entries():
             assert directory.child(entry.name).inode == entry.inode
     for name in ("name", "none.TSV", "", "item", ".tsv"):
@@ -186,8 +186,8 @@ def test_names_that_no_file_can_have(tmp_path: Path) -> None:
     odd = [":a", ":a.tsv/b", ":.hidden/.x", ":a%2Etsv/b", ":" + "é" * 60 + "%" * 60 + "/" + "%" * 70]
     with Store.create(tmp_path / "db", {name: {} for name in odd}, durability="none") as store:
         store.transact([{":db/id": 1, **dict.fromkeys(odd, 5)}])
-        ground = ground_of(store)
-        top = AttributesDirectory(ground)
+        context = ground_of(store)
+        top = AttributesDirectory(context)
         found = []
         for entry in top.entries():
             node = top.child(entry.name)
@@ -198,7 +198,7 @@ def test_names_that_no_file_can_have(tmp_path: Path) -> None:
         assert sorted(found) == sorted(odd)
         assert [entry.name for entry in top.entries()][-1] == "a.tsv"
         assert {"a%2Etsv", "a%252Etsv", "%2Ehidden"} < {entry.name for entry in top.entries()}
-        ground.snapshot.release()
+        context.snapshot.release()
 
 
 def test_a_store_of_an_older_version(tmp_path: Path) -> None:
@@ -206,11 +206,11 @@ def test_a_store_of_an_older_version(tmp_path: Path) -> None:
         store.transact([{":db/id": n, ":item/name": str(n)} for n in range(1, 100)])
         with store.env.write() as txn:
             txn.put(META, COUNT_KEYS + store.schema[":item/name"].key, (99).to_bytes(8, "big"))
-        ground = ground_of(store)
-        file = column(ground, ":item/name")
-        assert file.size == len(rendered(ground, ":item/name"))
-        assert read(file, 0, 10**6) == rendered(ground, ":item/name")
-        ground.snapshot.release()
+        context = ground_of(store)
+        file = column(context, ":item/name")
+        assert file.size == len(rendered(context, ":item/name"))
+        assert read(file, 0, 10**6) == rendered(context, ":item/name")
+        context.snapshot.release()
 
 
 @given(st.text() | st.text("./%\0\n~aé\ud800"), st.sampled_from(["", ".json"]))

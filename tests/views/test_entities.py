@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowfs import Store
+from cowfs.commits.retained import RetainedCommits
 from cowfs.errors import NotFound
-from cowfs.store.retention import Retention
-from cowfs.views import numbered
+from cowfs.store.history.retention import Retention
+from cowfs.views import blocks
+from cowfs.views.context import CommitContext
 from cowfs.views.entities import EntitiesDirectory, HistoryDirectory, entity_document
-from cowfs.views.ground import Ground
-from cowfs.views.history import Retained
 from cowfs.views.node import Directory, Stability
 
 from .conftest import PEOPLE, fresh
@@ -33,11 +33,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def entities(history: Retained, stability: Stability = Stability.MOVING) -> EntitiesDirectory:
-    return EntitiesDirectory(Ground(history.newest(), stability, b"here"))
+def entities(history: RetainedCommits, stability: Stability = Stability.MOVING) -> EntitiesDirectory:
+    return EntitiesDirectory(CommitContext(history.newest(), stability, b"here"))
 
 
-def test_a_document_is_a_line_an_attribute(store: Store, history: Retained) -> None:
+def test_a_document_is_a_line_an_attribute(store: Store, history: RetainedCommits) -> None:
     store.transact([{":db/id": 7, ":person/name": "Änn", ":a/first": True, ":person/tags": ["b", "a"]}])
     store.transact([{":db/id": 7, ":person/friend": [9, 8], ":person/boss": 8, ":person/weight": "NaN"}])
     assert content(at(entities(history), "0-999", "7.json")).decode() == (
@@ -47,7 +47,7 @@ def test_a_document_is_a_line_an_attribute(store: Store, history: Retained) -> N
     )
 
 
-def test_blocks_of_a_sparse_space_of_ids(store: Store, history: Retained) -> None:
+def test_blocks_of_a_sparse_space_of_ids(store: Store, history: RetainedCommits) -> None:
     ids = [1, 999, 1000, 1999, 5_000_000, 2**52]
     store.transact([{":db/id": e, ":person/name": "x"} for e in ids])
     store.transact([[":db/add", 1000, ":any", n] for n in range(350)])
@@ -98,7 +98,7 @@ def test_blocks_of_a_sparse_space_of_ids(store: Store, history: Retained) -> Non
         f"{2**64 - 616}-x",
     ],
 )
-def test_other_names_are_not_found(store: Store, history: Retained, name: str) -> None:
+def test_other_names_are_not_found(store: Store, history: RetainedCommits, name: str) -> None:
     store.transact([{":db/id": 1, ":person/name": "x"}])
     with pytest.raises(NotFound):
         at(entities(history), name)
@@ -106,7 +106,7 @@ def test_other_names_are_not_found(store: Store, history: Retained, name: str) -
         at(entities(history), "0-999", name)
 
 
-def test_a_block_has_its_own_documents_only(store: Store, history: Retained) -> None:
+def test_a_block_has_its_own_documents_only(store: Store, history: RetainedCommits) -> None:
     store.transact([{":db/id": e, ":person/name": "x"} for e in (1, 1001)])
     with pytest.raises(NotFound):
         at(entities(history), "0-999", "1001.json")
@@ -118,7 +118,7 @@ def a_second_later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mtime_is_that_of_the_last_transaction_that_changed_it(
-    store: Store, history: Retained, monkeypatch: pytest.MonkeyPatch
+    store: Store, history: RetainedCommits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = store.transact([{":db/id": 1, ":person/name": "x"}, {":db/id": 2, ":person/name": "y"}]).instant
     a_second_later(monkeypatch)
@@ -129,7 +129,9 @@ def test_mtime_is_that_of_the_last_transaction_that_changed_it(
     assert directory.attributes().mtime == at(directory, "0-999").attributes().mtime == history.newest().mtime
 
 
-def test_mtime_tells_of_what_was_only_retracted(store: Store, history: Retained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mtime_tells_of_what_was_only_retracted(
+    store: Store, history: RetainedCommits, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.transact([{":db/id": e, ":person/name": "x", ":a/first": 1} for e in (1, 2, 3)])
     a_second_later(monkeypatch)
     instant = store.transact([[":db/retract", 2, ":a/first"]]).instant
@@ -138,7 +140,7 @@ def test_mtime_tells_of_what_was_only_retracted(store: Store, history: Retained,
     assert mtimes[0] == mtimes[2] < mtimes[1] == int(instant.timestamp())
 
 
-def test_one_after_the_other_they_are_the_same_as_each_by_itself(store: Store, history: Retained) -> None:
+def test_one_after_the_other_they_are_the_same_as_each_by_itself(store: Store, history: RetainedCommits) -> None:
     store.transact([{":db/id": e, ":person/name": f"n{e}", ":any": ["long " * 200, "x"]} for e in range(1, 60) if e % 7])
     store.transact([[":db/add", e, ":any", n] for e in (10, 20) for n in range(400)])
     store.transact([[":db/retract", e, ":person/name"] for e in range(1, 60, 4) if e % 7])
@@ -156,7 +158,7 @@ def test_one_after_the_other_they_are_the_same_as_each_by_itself(store: Store, h
             assert at(directory, f"{e}.json").attributes().mtime == int(row.instant.timestamp())
 
 
-def test_each_commit_shows_its_own(store: Store, history: Retained) -> None:
+def test_each_commit_shows_its_own(store: Store, history: RetainedCommits) -> None:
     store.transact([{":db/id": 1, ":person/name": "old"}])
     before = at(entities(history, Stability.FROZEN), "1.json")
     old = content(before)
@@ -167,17 +169,17 @@ def test_each_commit_shows_its_own(store: Store, history: Retained) -> None:
     assert before.txid == history.newest().txid - 1
 
 
-def test_what_is_remembered_is_bounded(store: Store, history: Retained, monkeypatch: pytest.MonkeyPatch) -> None:
-    remembered = numbered._Remembered()
-    monkeypatch.setattr(numbered, "_remembered", remembered)
-    monkeypatch.setattr(numbered, "_MOST_REMEMBERED", 20_000)
+def test_what_is_remembered_is_bounded(store: Store, history: RetainedCommits, monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered = blocks._Remembered()
+    monkeypatch.setattr(blocks, "_remembered", remembered)
+    monkeypatch.setattr(blocks, "_MAX_REMEMBERED", 20_000)
     store.transact([{":db/id": e, ":person/name": "x" * (e if e % 40 else 30_000)} for e in range(1, 200)])
     directory = entities(history)
     contents = [content(at(directory, f"{e}.json")) for e in range(1, 200)]
     assert contents == [content(at(directory, f"{e}.json")) for e in range(1, 200)]
     kept = remembered._documents.values()
     assert 20 < len(kept) < 40
-    assert sum(map(numbered._size_of, kept)) == remembered.bytes <= 20_000
+    assert sum(map(blocks._size_of, kept)) == remembered.bytes <= 20_000
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -205,9 +207,9 @@ def test_a_document_of_an_old_commit_restores_the_entity(first: list[Any], secon
     with tempfile.TemporaryDirectory() as folder, fresh(Path(folder) / "db", PEOPLE) as store:
         for person in first:
             store.transact([person])
-        history = Retained(store.env)
+        history = RetainedCommits(store.env)
         old = history.newest().retain()
-        directory = EntitiesDirectory(Ground(old, Stability.FROZEN, b"old"))
+        directory = EntitiesDirectory(CommitContext(old, Stability.FROZEN, b"old"))
         for person in second:
             store.transact([person])
         files = {int(name[:-5]): content(at(directory, "0-999", name)) for name in listed(at(directory, "0-999"))}
@@ -231,13 +233,13 @@ def repr_of(datom: Any) -> list[str]:
     return [repr(part) for part in datom]  # a NaN is not equal to itself
 
 
-def test_history_has_the_commits_that_changed_an_entity(store: Store, history: Retained) -> None:
+def test_history_has_the_commits_that_changed_an_entity(store: Store, history: RetainedCommits) -> None:
     commits = [store.transact([{":db/id": 1, ":person/name": "one"}]).txid]
     store.transact([{":db/id": 2, ":person/name": "another", ":person/friend": [1]}])
     commits += [store.transact([{":db/id": 1, ":person/name": "two"}]).txid]
     commits += [store.transact([[":db/retractEntity", 1]]).txid]
     store.transact([{":db/id": 3, ":person/name": "third"}])
-    directory = HistoryDirectory(Ground(history.newest(), Stability.MOVING, b"live"), history)
+    directory = HistoryDirectory(CommitContext(history.newest(), Stability.MOVING, b"live"), history)
     assert listed(directory) == []
     one = at(directory, "1")
     assert isinstance(one, Directory)
@@ -261,25 +263,25 @@ def test_history_has_the_commits_that_changed_an_entity(store: Store, history: R
             at(directory, name)
 
 
-def test_history_ends_where_the_retained_commits_do(store: Store, history: Retained) -> None:
+def test_history_ends_where_the_retained_commits_do(store: Store, history: RetainedCommits) -> None:
     first = store.transact([{":db/id": 1, ":person/name": "one"}]).txid
-    ground = Ground(history.newest(), Stability.MOVING, b"live")
-    assert listed(at(HistoryDirectory(ground, history), "1")) == [f"{first}.json"]
+    context = CommitContext(history.newest(), Stability.MOVING, b"live")
+    assert listed(at(HistoryDirectory(context, history), "1")) == [f"{first}.json"]
     history.retire()
     store.retain(Retention(commits=0))
     store.transact([{":db/id": 2, ":person/name": "x"}])
     history.newest()
     history.close()
     store.retain(Retention(commits=0))
-    again = Retained(store.env)
-    directory = at(HistoryDirectory(Ground(again.newest(), Stability.MOVING, b"live"), again), "1")
+    again = RetainedCommits(store.env)
+    directory = at(HistoryDirectory(CommitContext(again.newest(), Stability.MOVING, b"live"), again), "1")
     assert listed(directory) == []
     with pytest.raises(NotFound):
         at(directory, f"{first}.json")
     again.close()
 
 
-def test_speed(store: Store, history: Retained) -> None:
+def test_speed(store: Store, history: RetainedCommits) -> None:
     for start in range(1, 5000, 1000):
         store.transact([{":db/id": e, ":person/name": f"n {e}", ":person/friend": [e]} for e in range(start, start + 1000)])
     directory = entities(history)

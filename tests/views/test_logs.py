@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowfs import Store
+from cowfs.commits.retained import RetainedCommits
 from cowfs.errors import NotFound
-from cowfs.store.values import instant_text
+from cowfs.store.model.values import instant_text
 from cowfs.views import logs
-from cowfs.views.ground import Ground
-from cowfs.views.history import Retained
+from cowfs.views.context import CommitContext
 from cowfs.views.logs import CurrentLog, LogDirectory
 from cowfs.views.node import File, Stability
 
@@ -31,8 +31,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def log(history: Retained, current: CurrentLog | None = None, stability: Stability = Stability.MOVING) -> LogDirectory:
-    return LogDirectory(Ground(history.newest(), stability, b"here"), current)
+def log(
+    history: RetainedCommits, current: CurrentLog | None = None, stability: Stability = Stability.MOVING
+) -> LogDirectory:
+    return LogDirectory(CommitContext(history.newest(), stability, b"here"), current)
 
 
 def lines(data: bytes) -> list[int]:
@@ -43,7 +45,7 @@ def rename(store: Store, name: str) -> int:
     return store.transact([{":db/id": 1, ":person/name": name}]).txid
 
 
-def test_a_document_says_what_a_transaction_did(store: Store, history: Retained) -> None:
+def test_a_document_says_what_a_transaction_did(store: Store, history: RetainedCommits) -> None:
     first = store.transact([{":db/id": 1, ":person/name": "Änn", ":person/boss": 2}])
     second = store.transact([{":db/id": 1, ":person/name": "Anne"}])
     directory = log(history)
@@ -62,7 +64,7 @@ def test_a_document_says_what_a_transaction_did(store: Store, history: Retained)
     assert file.attributes().mtime == int(second.instant.timestamp())
 
 
-def test_transactions_are_listed_in_blocks(store: Store, history: Retained) -> None:
+def test_transactions_are_listed_in_blocks(store: Store, history: RetainedCommits) -> None:
     for number in range(1005):
         rename(store, str(number))
     directory = log(history)
@@ -79,14 +81,14 @@ def test_transactions_are_listed_in_blocks(store: Store, history: Retained) -> N
     print(f"a transaction {(time.perf_counter() - begin) / len(txids) * 1e6:.0f} us")
 
 
-def test_a_document_is_the_same_at_every_commit(store: Store, history: Retained) -> None:
+def test_a_document_is_the_same_at_every_commit(store: Store, history: RetainedCommits) -> None:
     txid = rename(store, "a")
     before = content(at(log(history), f"{txid}.json"))
     rename(store, "b")
     assert content(at(log(history), f"{txid}.json")) == before
 
 
-def test_current_is_only_where_it_is_given_and_the_commit_moves(store: Store, history: Retained) -> None:
+def test_current_is_only_where_it_is_given_and_the_commit_moves(store: Store, history: RetainedCommits) -> None:
     current = CurrentLog(history.newest)
     live = log(history, current)
     assert listed(live)[-1] == "current"
@@ -97,7 +99,7 @@ def test_current_is_only_where_it_is_given_and_the_commit_moves(store: Store, hi
             at(other, "current")
 
 
-def test_an_open_current_grows_with_every_transaction_and_holds_no_commit(store: Store, history: Retained) -> None:
+def test_an_open_current_grows_with_every_transaction_and_holds_no_commit(store: Store, history: RetainedCommits) -> None:
     rename(store, "before the mount")
     file = at(log(history, CurrentLog(history.newest)), "current")
     assert isinstance(file, File)
@@ -121,7 +123,7 @@ def test_an_open_current_grows_with_every_transaction_and_holds_no_commit(store:
         assert file.attributes().mtime == int(row.instant.timestamp())
 
 
-def test_one_look_takes_in_a_bounded_part(store: Store, history: Retained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_look_takes_in_a_bounded_part(store: Store, history: RetainedCommits, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_LOOK_BYTES", 1000)
     file = at(log(history, CurrentLog(history.newest)), "current")
     assert isinstance(file, File)
@@ -138,7 +140,7 @@ def content_from(file: File, offset: int, size: int = 700) -> bytes:
     return bytes(buffer[: file.readinto(offset, memoryview(buffer))])
 
 
-def test_a_long_line_among_short_ones(store: Store, history: Retained) -> None:
+def test_a_long_line_among_short_ones(store: Store, history: RetainedCommits) -> None:
     file = at(log(history, CurrentLog(history.newest)), "current")
     assert isinstance(file, File)
     txids = [rename(store, "x" * size) for size in (1, 200_000, 2, 2_000_000, 3)]
@@ -151,7 +153,7 @@ def test_a_long_line_among_short_ones(store: Store, history: Retained) -> None:
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=20), st.data())
 def test_every_part_is_the_same_again(sizes: list[int], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder, fresh(Path(folder) / "db", PEOPLE) as store:
-        history = Retained(store.env)
+        history = RetainedCommits(store.env)
         file = at(log(history, CurrentLog(history.newest)), "current")
         assert isinstance(file, File)
         whole = b""

@@ -9,19 +9,19 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from cowfs import Store
+from cowfs.commits import commits as module
+from cowfs.commits.held import HeldCommit
+from cowfs.commits.retained import RetainedCommits
+from cowfs.engine.writetxn import WriteTxn
 from cowfs.errors import Busy, DiskFull, NameTaken, NotFound, ReadOnly, WrongName
-from cowfs.pages.writetxn import WriteTxn
-from cowfs.store.retention import Retention
-from cowfs.views import history as module
-from cowfs.views.history import Retained
+from cowfs.store.history.retention import Retention
 from cowfs.views.node import Directory, Stability
-from cowfs.views.snapshot import Snapshot
 from cowfs.views.tree import Tree
 
 from .conftest import add
 
 
-def test_every_commit_is_there_also_those_that_nobody_saw(store: Store, history: Retained) -> None:
+def test_every_commit_is_there_also_those_that_nobody_saw(store: Store, history: RetainedCommits) -> None:
     txids = [add(store, f"item {number}") for number in range(300)]
     assert list(history.txids()) == [1, 2, *txids]
     for txid in (1, 2, txids[0], txids[150], txids[-1]):
@@ -37,7 +37,7 @@ def test_every_commit_is_there_also_those_that_nobody_saw(store: Store, history:
 
 
 def test_what_nobody_uses_is_let_go_and_the_newest_is_held(
-    store: Store, history: Retained, monkeypatch: pytest.MonkeyPatch
+    store: Store, history: RetainedCommits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(10):
         last = add(store, f"item {number}")
@@ -55,16 +55,16 @@ def test_what_nobody_uses_is_let_go_and_the_newest_is_held(
     assert [txid for _pid, txid in store.env.readers()] == [last]
 
 
-def test_so_many_that_were_asked_for_once_are_not_kept(store: Store, history: Retained) -> None:
+def test_so_many_that_were_asked_for_once_are_not_kept(store: Store, history: RetainedCommits) -> None:
     for number in range(200):
         add(store, f"item {number}")
     for txid in range(1, 200):
         history.get(txid)
     history.retire()
-    assert len(history._snapshots) <= module._MOST_IDLE + 1
+    assert len(history._snapshots) <= module._MAX_IDLE + 1
 
 
-def test_names(store: Store, history: Retained) -> None:
+def test_names(store: Store, history: RetainedCommits) -> None:
     named = add(store, "second")
     history.name("mine", "me")
     assert list(history.names()) == ["mine"]
@@ -87,7 +87,7 @@ def test_names(store: Store, history: Retained) -> None:
 
 
 def test_on_a_full_disk_a_name_is_deleted_though_somebody_has_just_looked_at_it(
-    store: Store, history: Retained, monkeypatch: pytest.MonkeyPatch
+    store: Store, history: RetainedCommits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.name("mine", "me", txid=2)
     for _ in range(5):
@@ -112,7 +112,7 @@ def test_on_a_full_disk_a_name_is_deleted_though_somebody_has_just_looked_at_it(
         history.named("mine")
 
 
-def test_a_deleted_name_leads_to_its_commit_as_long_as_that_is_in_use(store: Store, history: Retained) -> None:
+def test_a_deleted_name_leads_to_its_commit_as_long_as_that_is_in_use(store: Store, history: RetainedCommits) -> None:
     tree = Tree(history)
     history.name("mine", "me")
     used = history.named("mine").retain()
@@ -140,7 +140,7 @@ def test_a_deleted_name_leads_to_its_commit_as_long_as_that_is_in_use(store: Sto
         history.named("mine")
 
 
-def test_an_expired_name_is_gone(store: Store, history: Retained) -> None:
+def test_an_expired_name_is_gone(store: Store, history: RetainedCommits) -> None:
     now = datetime.now(timezone.utc)
     store.name("long", "me", expires=now + timedelta(hours=1))
     store.name("short", "me", expires=now + timedelta(milliseconds=300))
@@ -152,13 +152,13 @@ def test_an_expired_name_is_gone(store: Store, history: Retained) -> None:
         history.named("short")
 
 
-def test_naming_beside_a_writer_is_busy(store: Store, history: Retained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_naming_beside_a_writer_is_busy(store: Store, history: RetainedCommits, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(store.env._table), "writing", lambda _self: True)
     with pytest.raises(Busy):
         history.name("mine", "me")
 
 
-def test_a_commit_by_its_time(store: Store, history: Retained) -> None:
+def test_a_commit_by_its_time(store: Store, history: RetainedCommits) -> None:
     reports = []
     for number in range(3):
         reports.append(store.transact([{":item/name": f"item {number}"}]))
@@ -172,13 +172,13 @@ def test_a_commit_by_its_time(store: Store, history: Retained) -> None:
         history.at(datetime(1999, 1, 1, tzinfo=timezone.utc))
 
 
-def test_moving_directories_ask_what_the_caller_sees(store: Store, history: Retained) -> None:
+def test_moving_directories_ask_what_the_caller_sees(store: Store, history: RetainedCommits) -> None:
     tree = Tree(history)
     bound = history.newest().retain()
     add(store, "second")
     asked: list[str] = []
 
-    def seen(name: str, _resolve: object) -> Snapshot:
+    def seen(name: str, _resolve: object) -> HeldCommit:
         asked.append(name)
         return bound
 
@@ -191,7 +191,7 @@ def test_moving_directories_ask_what_the_caller_sees(store: Store, history: Reta
 
 
 @pytest.mark.parametrize("path", ["/", "/snapshots", "/live/x", "/snapshots/a/b", "/new", "/snapshots/latest/x"])
-def test_only_names_can_be_made_and_removed(history: Retained, path: str) -> None:
+def test_only_names_can_be_made_and_removed(history: RetainedCommits, path: str) -> None:
     tree = Tree(history)
     with pytest.raises(ReadOnly):
         tree.make(path, "me")

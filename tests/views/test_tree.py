@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 import cowfs
 from cowfs import Store
-from cowfs import txid as txids
+from cowfs import ids as txids
+from cowfs.commits.observed import ObservedCommits
+from cowfs.commits.opened import open_commits
+from cowfs.commits.retained import RetainedCommits
+from cowfs.engine.env import Env
 from cowfs.errors import NotFound, UnsupportedFormat
-from cowfs.pages.env import Env
 from cowfs.pages.freelist import read_free_pages
-from cowfs.store.layout import FORMAT_KEY, META, Format
-from cowfs.store.retention import Retention
-from cowfs.views.history import Retained, Seen, open_history
+from cowfs.store.history.retention import Retention
+from cowfs.store.model.layout import FORMAT_KEY, META, Format
 from cowfs.views.node import Directory, File, Node, Stability
 from cowfs.views.tree import Tree
 
@@ -27,13 +29,13 @@ from .nodes import content
 
 
 @pytest.fixture
-def tree(history: Retained) -> Tree:
+def tree(history: RetainedCommits) -> Tree:
     return Tree(history)
 
 
 @pytest.fixture
 def foreign_tree(foreign: Env) -> Iterator[Tree]:
-    history = Seen(foreign, keep=10)
+    history = ObservedCommits(foreign, keep=10)
     yield Tree(history)
     history.close()
 
@@ -270,5 +272,5 @@ def test_a_store_of_a_later_format_is_refused(foreign: Env) -> None:
         txn.create([META])
         txn.put(META, FORMAT_KEY, Format(99, strict=False).pack())
     with pytest.raises(UnsupportedFormat):
-        open_history(foreign, keep=1)
+        open_commits(foreign, keep=1)
     assert foreign.readers() == [], "nothing is held"

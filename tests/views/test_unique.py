@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowfs import Store
+from cowfs.commits.retained import RetainedCommits
 from cowfs.errors import NotFound, TransactionError
+from cowfs.views.context import CommitContext
 from cowfs.views.entities import EntitiesDirectory
-from cowfs.views.ground import Ground
-from cowfs.views.history import Retained
 from cowfs.views.node import Directory, Link, Node, Stability
 from cowfs.views.unique import UniqueDirectory
 
@@ -49,12 +49,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def ground(history: Retained) -> Ground:
-    return Ground(history.newest(), Stability.MOVING, b"here")
+def context(history: RetainedCommits) -> CommitContext:
+    return CommitContext(history.newest(), Stability.MOVING, b"here")
 
 
-def unique(history: Retained) -> UniqueDirectory:
-    return UniqueDirectory(ground(history))
+def unique(history: RetainedCommits) -> UniqueDirectory:
+    return UniqueDirectory(context(history))
 
 
 def link(node: Node) -> Link:
@@ -62,16 +62,16 @@ def link(node: Node) -> Link:
     return node
 
 
-def entity_of(history: Retained, *path: str) -> int:
+def entity_of(history: RetainedCommits, *path: str) -> int:
     """Follow a link, and return the entity that it leads to."""
     where = posixpath.normpath(posixpath.join("unique", *path[:-1], link(at(unique(history), *path)).target))
     top, *rest = where.split("/")
     assert top == "entities"
-    at(EntitiesDirectory(ground(history)), *rest)
+    at(EntitiesDirectory(context(history)), *rest)
     return int(rest[-1].removesuffix(".json"))
 
 
-def test_the_directories(store: Store, history: Retained) -> None:
+def test_the_directories(store: Store, history: RetainedCommits) -> None:
     assert listed(unique(history)) == ["%2Ehidden", "both", "code", "of"]
     assert listed(at(unique(history), "of")) == sorted([*TYPES, "tuple", "any"])
     assert listed(at(unique(history), "%2Ehidden")) == ["%2E."]
@@ -89,7 +89,7 @@ def test_the_directories(store: Store, history: Retained) -> None:
             at(unique(history), *path)
 
 
-def test_a_value_leads_to_its_entity(store: Store, history: Retained) -> None:
+def test_a_value_leads_to_its_entity(store: Store, history: RetainedCommits) -> None:
     tempids = store.transact(
         [{":db/id": 1042, ":of/string": "ann@x.org", ":code": 7, ":.hidden/..": ["", "/", ".."]}]
     ).tempids
@@ -103,7 +103,7 @@ def test_a_value_leads_to_its_entity(store: Store, history: Retained) -> None:
     assert (found.attributes().size, found.attributes().mtime) == (len(found.target), history.newest().mtime)
 
 
-def test_values_beside_attributes(store: Store, history: Retained) -> None:
+def test_values_beside_attributes(store: Store, history: RetainedCommits) -> None:
     store.transact([{":db/id": 1, ":both": "x", ":both/inside": "y"}, {":db/id": 2, ":both": "z"}])
     both = at(unique(history), "both")
     assert listed(both) == ["inside", "x.json", "z.json"]
@@ -112,7 +112,7 @@ def test_values_beside_attributes(store: Store, history: Retained) -> None:
     assert isinstance(at(both, "x.json"), Directory), "an attribute goes before a value of the same file name"
 
 
-def test_the_text_of_each_type(store: Store, history: Retained) -> None:
+def test_the_text_of_each_type(store: Store, history: RetainedCommits) -> None:
     store.transact(
         [
             {
@@ -177,7 +177,7 @@ def test_the_text_of_each_type(store: Store, history: Retained) -> None:
                 at(unique(history), "of", kind, name)
 
 
-def test_long_values_are_found_by_their_shortened_names(store: Store, history: Retained) -> None:
+def test_long_values_are_found_by_their_shortened_names(store: Store, history: RetainedCommits) -> None:
     values = ["é" * 150 + str(n) for n in range(3)] + ["/" * 120, "\n" * 90 + "x", "x" * 5000, "." + "x" * 300, "\x85" * 200]
     store.transact([{":db/id": n + 1, ":of/string": value, ":of/any": value} for n, value in enumerate(values)])
     store.transact([{":db/id": 99, ":of/bytes": b"\0" * 400}])
@@ -216,7 +216,7 @@ def test_what_is_listed_is_what_a_path_leads_to(entities: list[dict[str, Any]]) 
             if entity:
                 with suppress(TransactionError):  # it has the values of several others
                     store.transact([entity])
-        history = Retained(store.env)
+        history = RetainedCommits(store.env)
         seen = []
         for namespace in listed(unique(history)):
             for name in listed(at(unique(history), namespace)):
@@ -235,7 +235,7 @@ def test_what_is_listed_is_what_a_path_leads_to(entities: list[dict[str, Any]]) 
         history.close()
 
 
-def test_a_large_attribute_is_listed_as_it_is_asked_for(store: Store, history: Retained) -> None:
+def test_a_large_attribute_is_listed_as_it_is_asked_for(store: Store, history: RetainedCommits) -> None:
     for start in range(0, 8000, 2000):
         store.transact([{":of/string": f"user{n:06}@example.org"} for n in range(start, start + 2000)])
     directory = at(unique(history), "of", "string")

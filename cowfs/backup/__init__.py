@@ -1,0 +1,1 @@
+"""Checking a database, and making one from a backup."""

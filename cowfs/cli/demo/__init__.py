@@ -1,0 +1,1 @@
+"""``cowfs demo``: a store of the world's cities, written while it is mounted and backed up."""

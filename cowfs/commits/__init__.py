@@ -1,0 +1,1 @@
+"""Which commits have a directory, shared by the mount and whatever else shows commits."""

@@ -1,0 +1,1 @@
+"""Holding roots and writing: the only room that imports lmdb, and that opens lock.mdb."""

@@ -1,0 +1,83 @@
+"""``Batches``: the transactions of one import, which gives up the state after each batch once the next one is committed.
+
+Nobody asked for the states between the batches, so in a store that was empty before their pages are used again while the
+import goes on. The history is one stretch of commits up to the newest, so where there was data before, a batch could only be
+given up with the commits before the import: there the batches stay, within the bounds. They also stay from the moment on at
+which another process commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from cowfs.engine.pace import Pace
+from cowfs.engine.rootrecord import Span
+from cowfs.pages.reader import Reader
+from cowfs.store.history.named import read_named
+from cowfs.store.history.retention import StoreRetention
+from cowfs.store.model.layout import read_state, txid_of
+from cowfs.store.store import Store
+from cowfs.store.tx.importids import ImportIds
+from cowfs.store.tx.transaction import TxReport
+
+
+class Batches:
+    """One import into ``store``, as a context manager. With ``keep_history`` each batch is kept like any commit."""
+
+    def __init__(self, store: Store, *, keep_history: bool = False) -> None:
+        self._store = store
+        self._usual = store.env.roots.keeper
+        self._keeper = None if keep_history else _keeper_of_batches(store)
+
+    def __enter__(self) -> Batches:
+        if self._keeper is not None:
+            self._store.env.roots.keeper = self._keeper
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self._store.env.roots.keeper = self._usual
+
+    def transact(self, data: Any, *, ids: ImportIds | None = None) -> TxReport:
+        """Do one batch as one transaction; takes and raises what ``Store.transact`` does."""
+        report = self._store.transact(data, ids=ids)
+        if self._keeper is not None:
+            self._keeper.own = report.txid
+        return report
+
+
+class _BatchKeeper(StoreRetention):
+    """Keeps nothing before the newest commit, as long as that is ``own``: that no other process has committed since."""
+
+    def __init__(self, page_size: int, own: int) -> None:
+        super().__init__(page_size)
+        self.own = own
+        self._alone = True
+
+    def horizon(self, reader: Reader, span: Span, held: Callable[[int], int], made: int = 1) -> int:
+        """Return the commit that is being made; the oldest within the bounds when this import is not alone any more."""
+        return span.newest + 1 if self._is_alone(reader, span) else super().horizon(reader, span, held, made)
+
+    def limit(self, reader: Reader, span: Span) -> int:
+        """Return the commit that is being made: there are no names."""
+        return span.newest + 1 if self._is_alone(reader, span) else super().limit(reader, span)
+
+    def pace(self, reader: Reader) -> Pace:
+        """Return that every commit takes a look."""
+        return Pace(0, 0, 0) if self._alone else super().pace(reader)
+
+    def _is_alone(self, reader: Reader, span: Span) -> bool:
+        self._alone = self._alone and txid_of(span.newest, read_state(reader)) == self.own
+        return self._alone
+
+
+def _keeper_of_batches(store: Store) -> _BatchKeeper | None:
+    """Return who gives up the batches; None where there is something before them that stays: data, or a name."""
+    with store.env.hold() as hold:
+        state = read_state(hold)
+        if state.max_entity or state.datoms or read_named(hold):
+            return None
+        return _BatchKeeper(store.env.file.page_size, txid_of(hold.root.txnid, state))

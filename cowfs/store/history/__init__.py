@@ -1,0 +1,1 @@
+"""Which commits a store retains, and finding them by txid, name or time."""

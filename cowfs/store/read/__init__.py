@@ -1,0 +1,1 @@
+"""Reading one commit of a store."""

@@ -1,0 +1,1 @@
+"""Turning JSON forms into the pages of one commit."""
