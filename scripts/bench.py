@@ -32,7 +32,7 @@ import lmdb
 from cowfs.cli.demo import geonames
 from cowfs.commits.opened import open_commits
 from cowfs.engine.env import Env
-from cowfs.engine.rootlog import Roots
+from cowfs.engine.rootlog import RootLog
 from cowfs.engine.writetxn import WriteTxn
 from cowfs.store.history.retention import DEFAULT_RETENTION, Retention
 from cowfs.store.store import Durability, Store
@@ -252,7 +252,10 @@ def recording(directory: Path, runs: int, _megabytes: int) -> None:
             for _ in range(runs):
                 for kind, figures in costs.items():
                     shutil.copytree(directory / "start", fresh(directory / "recorded"), dirs_exist_ok=True)
-                    with Store.open(directory / "recorded", durability) as store, entering(store.env.roots, kind, retained):
+                    with (
+                        Store.open(directory / "recorded", durability) as store,
+                        root_recording(store.env.rootlog, kind, retained),
+                    ):
                         figures.append(timed(partial(transact_all, store, batches)) / len(batches))
             with_record, with_pin, bare = (statistics.median(figures) * 1e6 for figures in costs.values())
             ratio = f"{with_record / with_pin:.3f}"
@@ -428,23 +431,24 @@ def group_runs(group: int) -> bool:
 
 
 @contextlib.contextmanager
-def entering(roots: Roots, kind: str, retained: int) -> Iterator[None]:
+def root_recording(roots: RootLog, kind: str, retained: int) -> Iterator[None]:
     """Let write transactions record their roots, or only hold the pin, or neither."""
 
-    def pin_only(_roots: Roots, txn: WriteTxn) -> None:
+    def pin_only(_roots: RootLog, txn: WriteTxn) -> int:
         table = roots._table
         if table.pin() is None:
             table.claim_pin(txn.txnid - 1, os.urandom(16))
         if txn.txnid % 64 == 0:
             table.raise_pin(txn.txnid - retained if txn.txnid > retained else 0)
+        return 0
 
-    enter = Roots.enter
+    before_write = RootLog.before_write
     if kind != "recorded":
-        setattr(Roots, "enter", pin_only if kind == "pinned" else lambda _roots, _txn: None)  # noqa: B010
+        setattr(RootLog, "before_write", pin_only if kind == "pinned" else lambda _roots, _txn: 0)  # noqa: B010
     try:
         yield
     finally:
-        setattr(Roots, "enter", enter)  # noqa: B010
+        setattr(RootLog, "before_write", before_write)  # noqa: B010
 
 
 def look_at(paths: list[Path]) -> None:

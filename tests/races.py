@@ -297,7 +297,7 @@ class Actor:
         if way < 0.3:  # what was to be let go stays
             with suppress(ZeroDivisionError), store.env.write() as txn:
                 txn.put(META, RETENTION_KEY, Retention(commits=0).pack())
-                store.env.roots.apply(txn)
+                store.env.rootlog.review(txn)
                 raise ZeroDivisionError
         elif way < 0.6:
             with suppress(TransactionError):

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import lmdb
 
@@ -36,11 +37,11 @@ from cowfs.engine.locktable import IDLE, PIN, LockTable
 from cowfs.engine.making import make_environment
 from cowfs.engine.mapsize import map_size
 from cowfs.engine.policy import RetentionPolicy
-from cowfs.engine.rootlog import Roots
+from cowfs.engine.rootlog import RootLog
 from cowfs.engine.stage import Stage, enter
 from cowfs.engine.translate import translated
 from cowfs.engine.vetting import Vetting
-from cowfs.engine.writetxn import WriteTxn
+from cowfs.engine.writetxn import Databases, WriteTxn
 from cowfs.errors import (
     AccessDenied,
     Busy,
@@ -60,6 +61,7 @@ _MAX_READERS = 510  # what the first opener fixes; 64 bytes each in lock.mdb
 _MAX_DATABASES = 32
 _CAPTURES_BESIDE_WRITERS = 64
 _POLL_INTERVAL = 0.002  # seconds
+T = TypeVar("T")
 _EVICT_EVERY = 5.0  # seconds between looks for reader slots whose process died: until they are freed, the file only grows
 
 
@@ -82,7 +84,6 @@ class Env:
         self._location = location
         self._users = 1
         self._pid = os.getpid()
-        self.handles: dict[bytes, lmdb._Database] = {}  # of the named databases, for write transactions
         self._evicted = 0.0
         self._inside = threading.RLock()  # held by the thread that is inside of LMDB
         self._stopped = False  # whether LMDB does no more, by rule 8
@@ -95,6 +96,7 @@ class Env:
             require_whole(self.file)
             self._look_at_meta_pages()
             self._lmdb = None if readonly else self._open_lmdb()
+            self._databases = None if self._lmdb is None else Databases(self.path, self._lmdb)
         except BaseException:
             self._table.keep()
             self._vetting.close()
@@ -108,7 +110,7 @@ class Env:
             self._close()
             raise
         self._holds = Holds(self._publish)
-        self.roots = Roots(self.file, self._table, durable=durable)
+        self.rootlog = RootLog(self.file, self._table, durable=durable)
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool = False, durable: bool = True) -> Env:
@@ -175,7 +177,7 @@ class Env:
             self._add_hold(txnid)
             try:  # it is held, whatever happens; now see whether it was worth it
                 with self._hold_newest() as now:
-                    root = self.roots.find(now, txnid)
+                    root = self.rootlog.find(now, txnid)
             except BaseException:
                 self._remove_hold(txnid)
                 raise
@@ -207,8 +209,10 @@ class Env:
     # -- writing -------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def write(self) -> Iterator[WriteTxn]:
+    def write(self, *, review: bool = False) -> Iterator[WriteTxn]:
         """Begin the write transaction, waiting for other writers; commit at the end of the block, abort on an exception.
+
+        ``review`` asks the retention policy, before the commit, what may be given up: for a block that changes that.
 
         When the block has ended without an exception and the environment is durable, the commit is on disk. Raises
         ``DiskFull`` when there was no room: nothing was committed.
@@ -218,10 +222,14 @@ class Env:
         with self._inside:
             txn = self._begin_write()
             try:
-                self._with_room(lambda: self.roots.enter(txn))
+                horizon = self._with_room(lambda: self.rootlog.before_write(txn))
                 yield txn
+                if review and not txn.ended:
+                    horizon = self.rootlog.review(txn)
                 enter(Stage.COMMITTED)
                 txn.commit()
+                if txn.committed:
+                    self.rootlog.after_commit(txn.txnid, txn.most_freed, horizon)
             except BaseException:
                 enter(Stage.FREE)
                 raise
@@ -234,7 +242,7 @@ class Env:
         if self.readonly:
             return
         with self._write_lock() as txn:
-            self._with_room(lambda: self.roots.claim(txn))
+            self._with_room(lambda: self.rootlog.claim(txn))
 
     def require_idle(self, patience: float = 2.0) -> None:
         """Wait until nobody writes; raise ``Busy`` after ``patience`` seconds. For who must not wait for another process."""
@@ -245,13 +253,13 @@ class Env:
                 raise Busy(f"{self.path}: somebody else is writing; try again")
             time.sleep(_POLL_INTERVAL)
 
-    def give_up_history(self, keeper: RetentionPolicy | None = None) -> bool:
+    def give_up_history(self, policy: RetentionPolicy | None = None) -> bool:
         """The disk is full: give up some of the oldest retained commits; return whether there were any.
 
-        ``keeper`` is asked instead of the one that the roots have: what it would retain once a change is committed.
+        ``policy`` is asked instead of the one that is set: what it would retain once a change is committed.
         """
         with self._write_lock() as txn:
-            return self.roots.give_up(txn, keeper)
+            return self.rootlog.give_up(txn, policy)
 
     def sync(self) -> None:
         """Put everything that is committed on disk; needed after commits that were not durable."""
@@ -261,10 +269,6 @@ class Env:
                 self._lmdb.sync(True)
 
     # -- inside --------------------------------------------------------------------------------------------------
-
-    def open_database(self, name: bytes, raw: lmdb.Transaction[bytes], *, create: bool) -> lmdb._Database:
-        """Open (or create) a database (b"" is the main one) in a write transaction; raises py-lmdb's own errors."""
-        return self._writable().open_db(name or None, txn=raw, create=create)
 
     def _look_at_meta_pages(self) -> None:
         """Refuse to write where LMDB would go on from another commit than the newest; warn where one may be lost."""
@@ -352,7 +356,7 @@ class Env:
             raw = self._begin_raw()
         try:
             self._require_writable_on(raw.id() - 1)
-            txn = WriteTxn(self, raw, self._vetting)
+            txn = WriteTxn(raw, self._open_databases(), self._vetting)
             pin = self._table.pin()
             self._vetting.begin(txn.txnid, txn.txnid - 1 if pin is None else pin.txnid)
         except BaseException:
@@ -365,6 +369,10 @@ class Env:
         self._pair.require_base(newest)
         if newest >= MAX_TXNID:
             raise CorruptDatabase(f"{self.path}: no transaction ids are left above {newest}, which no database reaches")
+
+    def _open_databases(self) -> Databases:
+        assert self._databases is not None  # noqa: S101 - there is a write transaction
+        return self._databases
 
     def _begin_raw(self) -> lmdb.Transaction[bytes]:
         if not self._stopped:
@@ -380,8 +388,8 @@ class Env:
         self._pair.require_in_place()
         self._look_at_meta_pages()
         self._writable().close()
-        self.handles.clear()
         self._lmdb = self._guarded_lmdb()
+        self._databases = Databases(self.path, self._lmdb)
         self._stopped = False
 
     def _give_lock_to_owner(self) -> None:
@@ -436,13 +444,13 @@ class Env:
     def _add_hold(self, txnid: int) -> None:
         self._with_room(lambda: self._holds.add(txnid))
 
-    def _with_room(self, claim: Callable[[], None]) -> None:
+    def _with_room(self, claim: Callable[[], T]) -> T:
         """Claim a slot; when all are taken, again after those of processes that died were freed."""
         try:
-            claim()
+            return claim()
         except ReadersFull:
             self._table.evict_dead()
-            claim()
+            return claim()
 
     def _remove_hold(self, txnid: int) -> None:
         if self.guarded:

@@ -1,8 +1,7 @@
-"""``RetentionPolicy``: what the roots ask about the history, and ``Event``, what they report. The store answers."""
+"""``RetentionPolicy``: what decides which commits are retained, by a ``HistoryView``; and the ``Event``s that it records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,34 +11,49 @@ from cowfs.engine.writetxn import WriteTxn
 from cowfs.pages.reader import Reader
 
 
+class HistoryView(Protocol):
+    """The retained commits as of the newest one; valid as long as ``reader``."""
+
+    @property
+    def reader(self) -> Reader:
+        """The newest commit, or the write transaction after it."""
+
+    @property
+    def span(self) -> Span:
+        """Which commits are retained."""
+
+    def held_from(self, txnid: int) -> int:
+        """Return how many pages are held for the commits from ``txnid`` on, beyond what the newest one uses."""
+
+
 class RetentionPolicy(Protocol):
-    """Who decides what is retained, and remembers what befell it: the store. Called in a write transaction."""
+    """Retention policy callbacks, implemented by the store. All but ``pace`` and the two queries may write to ``txn``."""
 
-    def horizon(self, reader: Reader, span: Span, held: Callable[[int], int]) -> int:
-        """Return the oldest txnid of ``span`` that should be retained; ``held(txnid)`` pages are held from there on.
+    def horizon(self, view: HistoryView) -> int:
+        """Return the oldest txnid that should be retained.
 
-        The one after its newest when the commit that is being made gives up all before it.
+        The one after the newest when the commit that is being made gives up all commits before it.
         """
 
-    def limit(self, reader: Reader, span: Span) -> int:
-        """Return the oldest txnid of ``span`` that must be retained, its newest when there is none older."""
+    def limit(self, view: HistoryView) -> int:
+        """Return the oldest txnid that must be retained, the newest one when there is none older."""
 
     def pace(self, reader: Reader) -> Pace:
-        """Return what may happen between two looks at what may be given up."""
+        """Return what may happen between two reviews of what may be given up."""
 
-    def gave_up(self, txn: WriteTxn, span: Span, last: int) -> None:
-        """Remember, if it is worth an event, that the commits of ``span`` up to ``last`` are given up within the bounds."""
+    def on_give_up(self, txn: WriteTxn, span: Span, last: int) -> None:
+        """Record, if it is worth an event, that the commits of ``span`` up to ``last`` are given up within the bounds."""
 
     def sweep(self, txn: WriteTxn, span: Span) -> None:
         """Delete what is kept about commits that are not retained any more."""
 
-    def befell(self, txn: WriteTxn, event: Event) -> None:
-        """Remember an event."""
+    def on_event(self, txn: WriteTxn, event: Event) -> None:
+        """Record an event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that befell the history: ``lost``, ``gap``, ``full``, or what the keeper adds; and which txnids."""
+    """Something that happened to the history: ``lost``, ``gap``, ``full``, or what the policy adds; and to which txnids."""
 
     kind: str
     first: int

@@ -1,4 +1,4 @@
-"""The roots of an environment that are retained: recorded in it, and held by the pin.
+"""``RootLog``: the roots of an environment that are retained: recorded in it, and held by the pin.
 
 A commit's root is known only after the commit, so each write transaction records, before anything else, the root of the
 one before it. ``record`` says what the record is, and how an older root is found in it.
@@ -25,7 +25,7 @@ from typing import Final
 
 from cowfs.engine.locktable import NONCE_SIZE, LockTable
 from cowfs.engine.pace import Watch
-from cowfs.engine.policy import Event, RetentionPolicy
+from cowfs.engine.policy import Event, HistoryView, RetentionPolicy
 from cowfs.engine.rootrecord import DATABASE, HORIZON, NONCE, RECORD_KEY, RootRecord, Span, following
 from cowfs.engine.writetxn import WriteTxn
 from cowfs.errors import CorruptDatabase, NotFound
@@ -33,6 +33,7 @@ from cowfs.pages.btree import TreeReader
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.format import META_SIZE, ROOT_BYTES, Root, TreeInfo, parse_root
 from cowfs.pages.freelist import freed_pages
+from cowfs.pages.reader import Reader
 
 log = logging.getLogger("cowfs.pages")
 
@@ -42,14 +43,15 @@ _SLACK: Final = 64
 _RECORDS_KEPT: Final = 4096
 
 
-class Roots:
-    """The retained roots of one open environment. ``keeper`` is set by the store; without one nothing is given up.
+class RootLog:
+    """The retained roots of one open environment. ``policy`` is set by the store; without one nothing is given up.
 
-    ``enter`` and ``left`` are called for every write transaction; all else reads, at a newest root that is held.
+    ``Env.write`` calls ``before_write`` first and ``after_commit`` last; in between, ``review`` where the transaction
+    changes what may be given up. All other methods but ``claim`` and ``give_up`` read, at a newest root that is held.
     """
 
     def __init__(self, file: DataFile, table: LockTable, *, durable: bool) -> None:
-        self._keeper: RetentionPolicy | None = None
+        self._policy: RetentionPolicy | None = None
         self._file = file
         self._table = table
         self._durable = durable
@@ -58,14 +60,14 @@ class Roots:
         self._watch = Watch(file)
 
     @property
-    def keeper(self) -> RetentionPolicy | None:
-        """Who decides what is retained; None: everything is."""
-        return self._keeper
+    def policy(self) -> RetentionPolicy | None:
+        """What decides which commits are retained; None: all are."""
+        return self._policy
 
-    @keeper.setter
-    def keeper(self, keeper: RetentionPolicy | None) -> None:
-        self._keeper = keeper
-        self._watch = Watch(self._file)  # another one may want to look sooner
+    @policy.setter
+    def policy(self, policy: RetentionPolicy | None) -> None:
+        self._policy = policy
+        self._watch = Watch(self._file)  # another policy may ask for a review sooner
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -96,28 +98,32 @@ class Roots:
             raise NotFound(f"commit {txnid} is not retained")
         return self._record_after(reader, txnid)[1]
 
+    def view(self, reader: TreeReader) -> HistoryView:
+        """Return what a policy decides by, as of the reader's root, which is the newest."""
+        return _View(self, reader, reader, self.span(reader))
+
     def cost(self, reader: TreeReader, first: int, last: int) -> int:
         """Return how many pages only the commits with first <= txnid < last use: what dropping these gives back.
 
         ``first`` is the horizon or above it, ``last`` at most the newest commit; both are retained. Exact, and in time that
         does not depend on how many there are.
         """
-        return self._freed(reader, last) - self._freed(reader, first)
+        return self.freed_up_to(reader, last) - self.freed_up_to(reader, first)
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def enter(self, txn: WriteTxn) -> None:
-        """Verify the history, and record the root of the newest commit; the first thing in every write transaction.
+    def before_write(self, txn: WriteTxn) -> int:
+        """Verify the history, and record the root of the newest commit, before anything else in a write transaction.
 
-        In an environment that is no store it does nothing.
+        Return the horizon for ``after_commit``, 0 when it has not changed. Does nothing in an environment without a store.
         """
         data = txn.get(DATABASE, RECORD_KEY)
         following = self._following(data, txn.txnid)
         if following is not None:
             txn.put(DATABASE, RECORD_KEY, following)
-            return
-        if data is None and (self.keeper is None or next(txn.scan(DATABASE), None) is None):
-            return
+            return 0
+        if data is None and (self._policy is None or next(txn.scan(DATABASE), None) is None):
+            return 0
         record = self._still_valid(txn, RootRecord.parse(data))
         newest = txn.txnid - 1
         meta = self._meta(newest)
@@ -127,10 +133,10 @@ class Roots:
             roots, gaps = self._after_others(txn, record, meta)
         # The newest tree has this record, also when somebody else has made it: the link is to the record, not to the commit.
         record = replace(record, txnid=txn.txnid, roots=roots, gaps=gaps, levels=record.levels_with(meta))
-        if self._look_due(txn, record):
-            record = self._look(txn, record)
+        if self._review_due(txn, record):
+            record = self._review(txn, record)
         txn.put(DATABASE, RECORD_KEY, record.pack())
-        txn.horizon = record.horizon
+        return record.horizon
 
     def _following(self, data: bytes | None, txnid: int) -> bytes | None:
         """Return the record of ``txnid`` from its predecessor's where it is made the quick way; else None."""
@@ -140,33 +146,37 @@ class Roots:
         meta = self._meta(newest)
         return following(data, newest, meta) if self._watch.quiet(newest, meta) else None
 
-    def left(self, txn: WriteTxn) -> None:
-        """The write transaction is committed: let go what it has given up."""
-        self._watch.committed(txn.txnid, txn.most_freed)
-        if txn.horizon:
-            self._table.raise_pin(txn.horizon)
+    def review(self, txn: WriteTxn) -> int:
+        """Ask the policy now what may be given up, not at the next regular review, before the transaction is committed.
 
-    def apply(self, txn: WriteTxn) -> None:
-        """Ask the keeper now, not at the next look, what may be given up; inside of a write transaction that has entered."""
+        Return the horizon for ``after_commit``, 0 when there is no history.
+        """
         record = RootRecord.parse(txn.get(DATABASE, RECORD_KEY))
-        if record is not None:
-            record = self._look(txn, record, slack=0)
-            txn.put(DATABASE, RECORD_KEY, record.pack())
-            txn.horizon = record.horizon
+        if record is None:
+            return 0
+        record = self._review(txn, record, slack=0)
+        txn.put(DATABASE, RECORD_KEY, record.pack())
+        return record.horizon
+
+    def after_commit(self, txnid: int, most_freed: int, horizon: int) -> None:
+        """Free the commits below ``horizon``, by rule 2; the commit ``txnid`` has freed at most ``most_freed`` pages."""
+        self._watch.committed(txnid, most_freed)
+        if horizon:
+            self._table.raise_pin(horizon)
 
     def claim(self, txn: WriteTxn) -> None:
         """See to it that there is a pin, without writing: what is committed from now on is retained."""
         data = txn.get(DATABASE, RECORD_KEY)
-        if data is not None or self.keeper is not None:
+        if data is not None or self._policy is not None:
             self._still_valid(txn, RootRecord.parse(data))
 
-    def give_up(self, txn: WriteTxn, keeper: RetentionPolicy | None = None) -> bool:
-        """The disk is full: let go some of the oldest commits, at once; nothing is written but the pin.
+    def give_up(self, txn: WriteTxn, policy: RetentionPolicy | None = None) -> bool:
+        """The disk is full: give up some of the oldest commits, at once; nothing is written but the pin.
 
-        What ``keeper`` (by default that of these roots) must retain is kept, and what somebody reads. First goes what it
-        does not want any more, then half of the rest each time. Return whether there was anything to let go.
+        What ``policy`` (by default that of the log) must retain is kept, and what has a reader. First goes what it does not
+        want any more, then half of the rest each time. Return whether there was anything to give up.
         """
-        keeper = keeper or self.keeper
+        policy = policy or self._policy
         record, pin = RootRecord.parse(txn.get(DATABASE, RECORD_KEY)), self._table.pin()
         if record is None or pin is None or pin.nonce != record.nonce:
             return False
@@ -174,11 +184,14 @@ class Roots:
         newest = txn.txnid - 1
         span = Span(horizon, newest, record.gaps_at(newest))
         limit = min([newest, *self._held()])
-        if keeper is not None:
-            limit = min(limit, keeper.limit(txn, span))
+        wanted = horizon
+        if policy is not None:
+            view = _View(self, txn, TreeReader(self._file, parse_root(self._meta(newest))), span)
+            limit = min(limit, policy.limit(view))
+            wanted = policy.horizon(view) if horizon < limit else horizon
         if horizon >= limit:
             return False
-        target = min(limit, horizon if keeper is None else self._wanted(txn, span, keeper))
+        target = min(limit, wanted)
         if target <= horizon:
             target = limit - (limit - horizon) // 2
             target = max(target - target % LOOK_EVERY, horizon + 1)  # where what was freed before has been counted
@@ -199,7 +212,7 @@ class Roots:
             self._records_of = record.nonce
         return record
 
-    def _freed(self, reader: TreeReader, upto: int) -> int:
+    def freed_up_to(self, reader: TreeReader, upto: int) -> int:
         """Return how many pages the commits up to the retained ``upto`` have freed since the history began."""
         record = self._valid(reader)
         if record is None:
@@ -256,9 +269,9 @@ class Roots:
                 return record
             if pin.txnid > record.horizon:
                 self._put_pin_on_disk()
-                self._tell(txn, Event("full", record.horizon, pin.txnid - 1))
+                self._emit(txn, Event("full", record.horizon, pin.txnid - 1))
             reader = TreeReader(self._file, parse_root(self._meta(newest)))
-            return self._move(reader, record, max(pin.txnid, record.horizon))
+            return self._advance_horizon(reader, record, max(pin.txnid, record.horizon))
         if pin is None or pin.txnid > newest or (record is not None and pin.txnid < newest):
             nonce = os.urandom(NONCE_SIZE)
             self._table.claim_pin(newest, nonce)
@@ -271,7 +284,7 @@ class Roots:
                 record.horizon,
                 newest - 1,
             )
-            self._tell(txn, Event("lost", record.horizon, newest - 1))
+            self._emit(txn, Event("lost", record.horizon, newest - 1))
         return RootRecord(nonce, newest, newest, newest, 0)
 
     def _put_pin_on_disk(self) -> None:
@@ -279,9 +292,9 @@ class Roots:
         if self._durable:
             self._table.sync()
 
-    def _tell(self, txn: WriteTxn, event: Event) -> None:
-        if self.keeper is not None:
-            self.keeper.befell(txn, event)
+    def _emit(self, txn: WriteTxn, event: Event) -> None:
+        if self._policy is not None:
+            self._policy.on_event(txn, event)
 
     def _after_others(
         self, txn: WriteTxn, record: RootRecord, meta: bytes
@@ -294,20 +307,20 @@ class Roots:
         before = self._meta(newest - 1)
         gap = (last, newest - 2)
         log.warning("somebody has written this environment without recording its commits: %d to %d are not retained", *gap)
-        self._tell(txn, Event("gap", *gap))
+        self._emit(txn, Event("gap", *gap))
         return (before, meta), (*record.gaps, gap) if record.horizon <= gap[1] else record.gaps
 
-    def _look_due(self, txn: WriteTxn, record: RootRecord) -> bool:
+    def _review_due(self, txn: WriteTxn, record: RootRecord) -> bool:
         newest = txn.txnid - 1
         if newest % LOOK_EVERY == 0 or len(record.gaps) > _MAX_GAPS:
             return True
-        if self.keeper is None:
+        if self._policy is None:
             return False
         pages = freed_pages(TreeReader(self._file, parse_root(record.roots[-1])), record.counted, newest)
-        return self._watch.due(newest, record.counted, pages, self.keeper.pace(txn))
+        return self._watch.due(newest, record.counted, pages, self._policy.pace(txn))
 
-    def _look(self, txn: WriteTxn, record: RootRecord, slack: int = _SLACK) -> RootRecord:
-        """Count what was freed since the last look, and give up what the keeper does not want to retain.
+    def _review(self, txn: WriteTxn, record: RootRecord, slack: int = _SLACK) -> RootRecord:
+        """Count what was freed since the last review, and give up what the policy does not want to retain.
 
         Not for less than one in ``slack`` of what stays: moving the horizon costs some reads.
         """
@@ -316,35 +329,30 @@ class Roots:
         freed = record.freed + freed_pages(reader, record.counted, newest)
         record = replace(record, counted=newest, freed=freed)
         wanted = record.horizon
-        if self.keeper is not None:
-            span = Span(record.horizon, newest, record.gaps)
-            self._watch.looked(newest, self.keeper.pace(txn))
+        if self._policy is not None:
+            view = _View(self, txn, reader, Span(record.horizon, newest, record.gaps), freed)
+            self._watch.looked(newest, self._policy.pace(txn))
             if newest % LOOK_EVERY == 0:
-                self.keeper.sweep(txn, span)
-            wanted = self.keeper.horizon(txn, span, lambda txnid: freed - self._freed(reader, span.first_from(txnid)))
+                self._policy.sweep(txn, view.span)
+            wanted = self._policy.horizon(view)
             if wanted > record.horizon:  # the limit takes a look at every name
-                wanted = min(wanted, self.keeper.limit(txn, span))
+                wanted = min(wanted, self._policy.limit(view))
         if len(record.gaps) > _MAX_GAPS:
             wanted = max(wanted, record.gaps[-_MAX_GAPS][1] + 1)
         wanted = min([wanted, txn.txnid, *self._held()])
         if wanted <= record.horizon or (slack and wanted - record.horizon < (newest - wanted) // slack):
             return record
-        if self.keeper is not None:
-            self.keeper.gave_up(txn, Span(record.horizon, newest, record.gaps), wanted - 1)
-        return self._move(reader, record, wanted)
+        if self._policy is not None:
+            self._policy.on_give_up(txn, Span(record.horizon, newest, record.gaps), wanted - 1)
+        return self._advance_horizon(reader, record, wanted)
 
-    def _wanted(self, txn: WriteTxn, span: Span, keeper: RetentionPolicy) -> int:
-        """Return the oldest commit that the keeper would retain, as of the newest, whatever must be retained."""
-        reader = TreeReader(self._file, parse_root(self._meta(span.newest)))
-        return keeper.horizon(txn, span, lambda txnid: self.cost(reader, span.first_from(txnid), span.newest))
-
-    def _move(self, reader: TreeReader, record: RootRecord, horizon: int) -> RootRecord:
+    def _advance_horizon(self, reader: TreeReader, record: RootRecord, horizon: int) -> RootRecord:
         """Return the record with a higher horizon: that, or the next commit that is recorded."""
         newest = reader.root.txnid
         horizon = Span(horizon, newest, record.gaps_at(newest)).first_from(horizon)
         gaps = tuple(gap for gap in record.gaps if gap[1] > horizon)
         levels = record.levels_above(horizon, newest)
-        return replace(record, horizon=horizon, let_go=self._freed(reader, horizon), gaps=gaps, levels=levels)
+        return replace(record, horizon=horizon, let_go=self.freed_up_to(reader, horizon), gaps=gaps, levels=levels)
 
     def _held(self) -> Iterable[int]:
         held = self._table.oldest_held()
@@ -357,3 +365,21 @@ class Roots:
         if meta[144:152] != txnid.to_bytes(8, "little"):
             raise CorruptDatabase(f"it is not that of transaction {txnid}, which LMDB says is there", slot)
         return meta[ROOT_BYTES]
+
+
+class _View:
+    """What a policy decides by: ``HistoryView``, its pages counted when they are asked for."""
+
+    def __init__(self, log: RootLog, reader: Reader, pages: TreeReader, span: Span, freed: int | None = None) -> None:
+        """``pages`` reads the newest commit; ``freed`` is how many pages the commits up to it have freed, if known."""
+        self.reader = reader
+        self.span = span
+        self._log = log
+        self._pages = pages
+        self._freed = freed
+
+    def held_from(self, txnid: int) -> int:
+        """Return how many pages are held for the commits from ``txnid`` on, beyond what the newest one uses."""
+        if self._freed is None:
+            self._freed = self._log.freed_up_to(self._pages, self.span.newest)
+        return self._freed - self._log.freed_up_to(self._pages, self.span.first_from(txnid))

@@ -8,12 +8,11 @@ which another process commits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from cowfs.engine.pace import Pace
-from cowfs.engine.rootrecord import Span
+from cowfs.engine.policy import HistoryView
 from cowfs.pages.reader import Reader
 from cowfs.store.history.named import read_named
 from cowfs.store.history.retention import StoreRetention
@@ -28,28 +27,28 @@ class Batches:
 
     def __init__(self, store: Store, *, keep_history: bool = False) -> None:
         self._store = store
-        self._usual = store.env.roots.keeper
-        self._keeper = None if keep_history else _keeper_of_batches(store)
+        self._usual = store.env.rootlog.policy
+        self._policy = None if keep_history else _policy_of_batches(store)
 
     def __enter__(self) -> Batches:
-        if self._keeper is not None:
-            self._store.env.roots.keeper = self._keeper
+        if self._policy is not None:
+            self._store.env.rootlog.policy = self._policy
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        self._store.env.roots.keeper = self._usual
+        self._store.env.rootlog.policy = self._usual
 
     def transact(self, data: Any, *, ids: ImportIds | None = None) -> TxReport:
         """Do one batch as one transaction; takes and raises what ``Store.transact`` does."""
         report = self._store.transact(data, ids=ids)
-        if self._keeper is not None:
-            self._keeper.own = report.txid
+        if self._policy is not None:
+            self._policy.own = report.txid
         return report
 
 
-class _BatchKeeper(StoreRetention):
+class _BatchRetention(StoreRetention):
     """Keeps nothing before the newest commit, as long as that is ``own``: that no other process has committed since."""
 
     def __init__(self, page_size: int, own: int) -> None:
@@ -57,27 +56,27 @@ class _BatchKeeper(StoreRetention):
         self.own = own
         self._alone = True
 
-    def horizon(self, reader: Reader, span: Span, held: Callable[[int], int], made: int = 1) -> int:
+    def horizon(self, view: HistoryView, made: int = 1) -> int:
         """Return the commit that is being made; the oldest within the bounds when this import is not alone any more."""
-        return span.newest + 1 if self._is_alone(reader, span) else super().horizon(reader, span, held, made)
+        return view.span.newest + 1 if self._is_alone(view) else super().horizon(view, made)
 
-    def limit(self, reader: Reader, span: Span) -> int:
+    def limit(self, view: HistoryView) -> int:
         """Return the commit that is being made: there are no names."""
-        return span.newest + 1 if self._is_alone(reader, span) else super().limit(reader, span)
+        return view.span.newest + 1 if self._is_alone(view) else super().limit(view)
 
     def pace(self, reader: Reader) -> Pace:
         """Return that every commit takes a look."""
         return Pace(0, 0, 0) if self._alone else super().pace(reader)
 
-    def _is_alone(self, reader: Reader, span: Span) -> bool:
-        self._alone = self._alone and txid_of(span.newest, read_state(reader)) == self.own
+    def _is_alone(self, view: HistoryView) -> bool:
+        self._alone = self._alone and txid_of(view.span.newest, read_state(view.reader)) == self.own
         return self._alone
 
 
-def _keeper_of_batches(store: Store) -> _BatchKeeper | None:
+def _policy_of_batches(store: Store) -> _BatchRetention | None:
     """Return who gives up the batches; None where there is something before them that stays: data, or a name."""
     with store.env.hold() as hold:
         state = read_state(hold)
         if state.max_entity or state.datoms or read_named(hold):
             return None
-        return _BatchKeeper(store.env.file.page_size, txid_of(hold.root.txnid, state))
+        return _BatchRetention(store.env.file.page_size, txid_of(hold.root.txnid, state))

@@ -65,7 +65,7 @@ class Store:
         self._basis: Basis | None = None
         with env.hold() as hold:
             self._read_basis(hold)
-        env.roots.keeper = StoreRetention(env.file.page_size)
+        env.rootlog.policy = StoreRetention(env.file.page_size)
 
     @classmethod
     def create(
@@ -242,7 +242,6 @@ class Store:
         def change(txn: WriteTxn) -> None:
             txn.put(META, RETENTION_KEY, retention.pack())
             self._commit_without_datoms(txn)
-            self.env.roots.apply(txn)
 
         self._write(change, StoreRetention(self.env.file.page_size, retention=retention))
 
@@ -265,7 +264,7 @@ class Store:
             newest = txn.txnid - 1
             offset = txid_of(newest, self._read_basis(txn).state) - newest
             number = newest if txid is None else txid - offset
-            span = self.env.roots.span_in(txn)
+            span = self.env.rootlog.span_in(txn)
             if number not in span:
                 raise NotFound(f"commit {txid} is not retained")
             snapshot = NamedSnapshot(name, number + offset, clock.now(), owner, reason, expires)
@@ -292,7 +291,6 @@ class Store:
                 if snapshot is None:  # else an attempt without room gave up its commit, and a look has deleted it since
                     raise
             self._commit_without_datoms(txn)
-            self.env.roots.apply(txn)
             return snapshot
 
         return self._write(remove, StoreRetention(self.env.file.page_size, without=name))
@@ -304,9 +302,12 @@ class Store:
         self._dbs.add(db)
         return db
 
-    def _write(self, work: Callable[[WriteTxn], T], keeper: StoreRetention | None = None) -> T:
-        """Do ``work`` as one commit; ``fulldisk`` says what happens when there is no room."""
-        return fulldisk.write(self.env, work, keeper)
+    def _write(self, work: Callable[[WriteTxn], T], changed: StoreRetention | None = None) -> T:
+        """Do ``work`` as one commit; ``fulldisk`` says what happens when there is no room.
+
+        ``changed`` is the retention policy that holds once it is committed, when that gives history up.
+        """
+        return fulldisk.write(self.env, work, changed)
 
     def _rehearse(self, work: Callable[[WriteTxn], T]) -> T:
         """Do ``work`` and undo it. On a full disk no history is given up for that."""

@@ -16,7 +16,7 @@ import pytest
 from cowfs.engine.env import Env
 from cowfs.engine.locktable import Pin
 from cowfs.engine.pace import Pace
-from cowfs.engine.policy import Event
+from cowfs.engine.policy import Event, HistoryView
 from cowfs.engine.rootrecord import DATABASE, RECORD_KEY, RootRecord, Span, image_of
 from cowfs.engine.writetxn import WriteTxn
 from cowfs.pages.datafile import DataFile
@@ -26,8 +26,8 @@ from cowfs.pages.reader import Reader
 from tests.commands import LIMIT
 
 
-class FakeKeeper:
-    """Wants what the test wants, and remembers what befell the history."""
+class FakePolicy:
+    """Wants what the test wants, and remembers the events of the history."""
 
     def __init__(self) -> None:
         self.wanted = 0
@@ -37,12 +37,12 @@ class FakeKeeper:
         self.swept: list[int] = []
         self.held: Callable[[int], int] = lambda _txnid: 0
 
-    def horizon(self, _reader: Reader, span: Span, held: Callable[[int], int]) -> int:
-        self.held = held
-        return max(self.wanted, span.horizon)
+    def horizon(self, view: HistoryView) -> int:
+        self.held = view.held_from
+        return max(self.wanted, view.span.horizon)
 
-    def limit(self, _reader: Reader, span: Span) -> int:
-        return span.newest if self.needed is None else self.needed
+    def limit(self, view: HistoryView) -> int:
+        return view.span.newest if self.needed is None else self.needed
 
     def pace(self, _reader: Reader) -> Pace:
         return self.between
@@ -50,15 +50,15 @@ class FakeKeeper:
     def sweep(self, txn: WriteTxn, _span: Span) -> None:
         self.swept.append(txn.txnid)
 
-    def gave_up(self, _txn: WriteTxn, _span: Span, _last: int) -> None:
+    def on_give_up(self, _txn: WriteTxn, _span: Span, _last: int) -> None:
         pass
 
-    def befell(self, _txn: WriteTxn, event: Event) -> None:
+    def on_event(self, _txn: WriteTxn, event: Event) -> None:
         self.events.append(event)
 
 
 @contextmanager
-def retaining(path: Path, *, durable: bool = False) -> Iterator[tuple[Env, FakeKeeper]]:
+def retaining(path: Path, *, durable: bool = False) -> Iterator[tuple[Env, FakePolicy]]:
     """Open an environment that retains its roots; make it first when it is not there."""
     if (path / "data.mdb").exists():
         env = Env.open(path, durable=durable)
@@ -67,7 +67,7 @@ def retaining(path: Path, *, durable: bool = False) -> Iterator[tuple[Env, FakeK
         with env.write() as txn:
             txn.create([DATABASE, b"a"])
             txn.put(DATABASE, b"format", b"{}")
-    keeper = env.roots.keeper = FakeKeeper()
+    keeper = env.rootlog.policy = FakePolicy()
     with env:
         yield env, keeper
 
@@ -96,7 +96,7 @@ def pin_of(env: Env) -> Pin:
 
 def span_of(env: Env) -> Span:
     with env.hold() as hold:
-        return env.roots.span(hold)
+        return env.rootlog.span(hold)
 
 
 def digest(file: DataFile, root: Root) -> str:

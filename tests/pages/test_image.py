@@ -181,7 +181,7 @@ def digest(file: DataFile, root: Root) -> bytes:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_held_root_stays_whatever_writes_beside_it(tmp_path: Path, style: str) -> None:
-    """Roots held while another process writes in every style; each is released while others are still held."""
+    """RootLog held while another process writes in every style; each is released while others are still held."""
     Env.create(tmp_path / "db").close()
     with writing(style, tmp_path / "db", 3), Env.open(tmp_path / "db", readonly=True) as env:
         first = env.hold()

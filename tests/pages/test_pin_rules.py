@@ -15,7 +15,7 @@ import pytest
 from cowfs.engine.env import Env
 from cowfs.engine.locktable import _SLOTS, PIN, LockTable
 from cowfs.engine.policy import Event
-from cowfs.engine.rootlog import Roots
+from cowfs.engine.rootlog import RootLog
 from cowfs.engine.rootrecord import DATABASE, RECORD_KEY, RootRecord, Span
 from cowfs.errors import CorruptDatabase, EnvironmentFailure, NotFound
 from cowfs.pages.format import Root
@@ -183,17 +183,18 @@ def test_the_pin_survives_what_a_transaction_does_not(path: Path, digests: dict[
 
 GIVES_UP = """
 keeper.wanted = 12
-with env.write() as txn:
-    env.roots.apply(txn)
+with env.write(review=True):
+    pass
 """
-DIES_AFTER_COMMIT = "Roots.left = lambda self, txn: os.kill(os.getpid(), signal.SIGKILL)"
+DIES_AFTER_COMMIT = "RootLog.after_commit = lambda self, *_: os.kill(os.getpid(), signal.SIGKILL)"
 DIES_BEFORE_COMMIT = """
 from cowfs.engine.writetxn import WriteTxn
-apply = Roots.apply
+review = RootLog.review
 def early(self, txn):
-    apply(self, txn)
+    horizon = review(self, txn)
     self._table.raise_pin(12)
-Roots.apply = early
+    return horizon
+RootLog.review = early
 WriteTxn.commit = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -201,7 +202,7 @@ WriteTxn.commit = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 def killed(path: Path, *deeds: str) -> None:
     """Let a process of ours do it, in the course of which it kills itself."""
     with cowfs_process(path) as other:
-        other.do("from cowfs.engine.rootlog import Roots")
+        other.do("from cowfs.engine.rootlog import RootLog")
         for deed in deeds[:-1]:
             other.do(deed)
         other.tell(deeds[-1])
@@ -244,7 +245,7 @@ def test_raising_before_the_commit_loses_roots_that_are_recorded(path: Path, dig
 def root_of(env: Env, txnid: int) -> Root:
     """Return the root of a commit by the records alone, whatever the pin says."""
     with env.hold() as hold:
-        return env.roots._record_after(hold, txnid)[1]
+        return env.rootlog._record_after(hold, txnid)[1]
 
 
 def lost(env: Env, root: Root, before: str) -> bool:
@@ -258,15 +259,15 @@ def lost(env: Env, root: Root, before: str) -> bool:
 def test_the_horizon_never_moves_back(path: Path, digests: dict[int, str]) -> None:
     with retaining(path) as (env, keeper), cowfs_process(path) as other:
         keeper.wanted = 12
-        with env.write() as txn:
-            env.roots.apply(txn)
-        other.do("keeper.wanted = 3\nwith env.write() as txn: env.roots.apply(txn)")
+        with env.write(review=True):
+            pass
+        other.do("keeper.wanted = 3\nwith env.write(review=True): pass")
         other.do("env._table.raise_pin(3)")
         assert (record_of(env).horizon, pin_of(env).txnid) == (12, 12)
         with env.hold(14):
             keeper.wanted = 18
-            with env.write() as txn:
-                env.roots.apply(txn)
+            with env.write(review=True):
+                pass
             assert (record_of(env).horizon, pin_of(env).txnid) == (14, 14), "a reader holds it"
         assert require_retained(env, digests).horizon == 14
 
@@ -275,10 +276,9 @@ def test_a_transaction_that_is_aborted_raises_nothing(path: Path, digests: dict[
     with retaining(path) as (env, keeper):
         keeper.wanted = 12
         with pytest.raises(ZeroDivisionError), env.write() as txn:
-            env.roots.apply(txn)
+            env.rootlog.review(txn)
             raise ZeroDivisionError
-        with env.write() as txn:
-            env.roots.apply(txn)
+        with env.write(review=True) as txn:
             txn.abort()
         assert (record_of(env).horizon, pin_of(env).txnid) == (1, 1)
         put(env, 1)
@@ -289,14 +289,14 @@ def test_a_transaction_that_is_aborted_raises_nothing(path: Path, digests: dict[
 def test_a_reader_holds_first_and_looks_then(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between its two steps everything older is given up, and used again: it is refused, and lets go."""
     with retaining(path) as (env, _keeper), cowfs_process(path) as other:
-        find, seen = Roots.find, []
+        find, seen = RootLog.find, []
 
-        def late(self: Roots, reader: Any, txnid: int) -> Root:
+        def late(self: RootLog, reader: Any, txnid: int) -> Root:
             seen.append(env.readers())
             other.do(GIVES_UP)
             return find(self, reader, txnid)
 
-        monkeypatch.setattr(Roots, "find", late)
+        monkeypatch.setattr(RootLog, "find", late)
         with env.hold(5) as hold:
             assert hold.root.txnid == 5
             assert seen == [[(os.getpid(), 5)]]
@@ -339,10 +339,10 @@ def test_a_root_is_recorded_by_whoever_commits_next(path: Path, digests: dict[in
 
 def test_a_root_from_another_meta_page_is_not_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broken variant: recorded is what the page has that the transaction will write, the root of T - 1."""
-    meta = Roots._meta
+    meta = RootLog._meta
     with retaining(path) as (env, _keeper):
         with monkeypatch.context() as patch:
-            patch.setattr(Roots, "_meta", lambda self, txnid: meta(self, txnid - 1))
+            patch.setattr(RootLog, "_meta", lambda self, txnid: meta(self, txnid - 1))
             put(env, 1)
         put(env, 2)
         with pytest.raises(NotFound):
@@ -353,7 +353,7 @@ def test_a_meta_page_of_another_transaction_is_refused(path: Path) -> None:
     with retaining(path) as (env, _keeper):
         for txnid in (COMMITS - 1, COMMITS + 2):
             with pytest.raises(CorruptDatabase, match=f"not that of transaction {txnid}"):
-                env.roots._meta(txnid)
+                env.rootlog._meta(txnid)
 
 
 # -- 6: those who do not know us, while we do not live ------------------------------------------------------------
@@ -610,7 +610,7 @@ def test_a_read_only_filesystem_has_no_table(path: Path) -> None:
         with Env.open(Path(sys.argv[1]), readonly=True, durable=False) as env:
             assert not env.guarded
             with env.hold() as hold:
-                print(env.readers(), list(env.roots.span(hold)), list(hold.scan(b"a", b"3", b"4"))[0][0])
+                print(env.readers(), list(env.rootlog.span(hold)), list(hold.scan(b"a", b"3", b"4"))[0][0])
             env.claim_pin()
     """
     script = 'mount -t tmpfs tmpfs /mnt; cp "$1"/* /mnt; mount -o remount,ro /mnt; "$2" -c "$3" /mnt'

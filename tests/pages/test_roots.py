@@ -1,4 +1,4 @@
-"""``Roots``: every retained root is found, and costs what it holds."""
+"""``RootLog``: every retained root is found, and costs what it holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from cowfs.engine import rootlog as roots_module
 from cowfs.engine.env import Env
 from cowfs.engine.policy import Event
-from cowfs.engine.rootlog import Roots
+from cowfs.engine.rootlog import RootLog
 from cowfs.engine.rootrecord import DATABASE, OWN_KEYS, RECORD_KEY, RootRecord, Span
 from cowfs.errors import CorruptDatabase, NotFound
 from cowfs.pages.btree import TreeReader
@@ -24,7 +24,7 @@ from cowfs.pages.pagecheck import _Checker
 
 from .environments import findings, image_bytes, newest, stock
 from .retained import (
-    FakeKeeper,
+    FakePolicy,
     given_up,
     newest_digest,
     pin_of,
@@ -80,13 +80,13 @@ def test_a_damaged_record_in_an_environment_is_corrupt(tmp_path: Path, damage: s
 def visits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The records that were read to find a root."""
     visited: list[int] = []
-    record_at = Roots._record_at
+    record_at = RootLog._record_at
 
-    def counted(self: Roots, reader: TreeReader, txnid: int, pgno: int) -> RootRecord | None:
+    def counted(self: RootLog, reader: TreeReader, txnid: int, pgno: int) -> RootRecord | None:
         visited.append(txnid)
         return record_at(self, reader, txnid, pgno)
 
-    monkeypatch.setattr(Roots, "_record_at", counted)
+    monkeypatch.setattr(RootLog, "_record_at", counted)
     return visited
 
 
@@ -98,18 +98,18 @@ def test_every_commit_is_found_in_a_few_steps(tmp_path: Path, visits: list[int])
                 txn.put(b"a", b"key", b"%d" % number)
             roots[txn.txnid] = env.file.meta(txn.txnid & 1)
         with env.hold() as hold:
-            span = env.roots.span(hold)
+            span = env.rootlog.span(hold)
             assert list(span) == [1, *roots]
             most = 0
             for txnid in span:
                 visits.clear()
-                root = env.roots.find(hold, txnid)
+                root = env.rootlog.find(hold, txnid)
                 assert txnid == 1 or root == roots[txnid]
                 most = max(most, len(visits))
             assert most <= 8
             for txnid in (0, span.newest + 1):
                 with pytest.raises(NotFound):
-                    env.roots.find(hold, txnid)
+                    env.rootlog.find(hold, txnid)
         first = next(env.hold(2).scan(b"a"))
     assert first == (b"key", b"0")
 
@@ -185,8 +185,8 @@ def test_an_environment_that_is_no_store_has_no_history(tmp_path: Path) -> None:
     with Env.create(tmp_path / "db", durable=False) as env:
         with env.write() as txn:
             txn.create([b"a"])
-        for keeper in (None, FakeKeeper()):
-            env.roots.keeper = keeper
+        for keeper in (None, FakePolicy()):
+            env.rootlog.policy = keeper
             put(env, 1)
             assert env._table.pin() is None
             assert list(span_of(env)) == [env.newest_txnid()]
@@ -210,13 +210,13 @@ def test_a_store_that_nobody_keeps_loses_nothing(tmp_path: Path) -> None:
 def test_the_quick_way_makes_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Most records are made from the one before without taking it apart: byte for byte what the whole way makes."""
     quick: list[bytes | None] = []
-    following = Roots._following
+    following = RootLog._following
 
-    def whole_way(self: Roots, data: bytes | None, txnid: int) -> bytes | None:
+    def whole_way(self: RootLog, data: bytes | None, txnid: int) -> bytes | None:
         quick.append(following(self, data, txnid))
         return None
 
-    monkeypatch.setattr(Roots, "_following", whole_way)
+    monkeypatch.setattr(RootLog, "_following", whole_way)
     ways = []
     with retaining(tmp_path / "db") as (env, keeper), stock_process(env.path) as other:
         for number in range(700):
@@ -225,7 +225,7 @@ def test_the_quick_way_makes_the_same_record(tmp_path: Path, monkeypatch: pytest
             keeper.wanted = {120: 50, 250: 245, 400: 380}.get(number, keeper.wanted)
             with env.write() as txn:
                 if number % 50 == 7:
-                    env.roots.apply(txn)
+                    env.rootlog.review(txn)
                     continue
                 if quick[-1] is not None:
                     assert txn.get(DATABASE, RECORD_KEY) == quick[-1]
@@ -250,9 +250,9 @@ def test_what_the_keeper_does_not_want_is_given_up(tmp_path: Path) -> None:
         put_until_look(env)
         assert span_of(env).horizon == pin_of(env).txnid == 30, "it has a name"
         keeper.needed = None
-        with env.write() as txn:
-            env.roots.apply(txn)
-            assert env.roots.span_in(txn) == Span(50, txn.txnid - 1)
+        with env.write(review=True) as txn:
+            pass
+        assert span_of(env) == Span(50, txn.txnid)
         assert require_retained(env, {}).horizon == pin_of(env).txnid == 50
         keeper.wanted = 10
         put_until_look(env)
@@ -277,8 +277,8 @@ def test_a_horizon_moves_by_a_good_step_or_not(tmp_path: Path) -> None:
         keeper.wanted = 5
         put_until_look(env)
         assert span_of(env).horizon == 1, "four of a thousand are not worth it"
-        with env.write() as txn:
-            env.roots.apply(txn)
+        with env.write(review=True):
+            pass
         assert span_of(env).horizon == pin_of(env).txnid == 5
 
 
@@ -345,8 +345,8 @@ def test_an_older_file_under_a_younger_pin_begins_anew(tmp_path: Path, caplog: p
         for number in range(40):
             put(env, number)
         keeper.wanted = 40
-        with env.write() as txn:
-            env.roots.apply(txn)
+        with env.write(review=True):
+            pass
         assert pin_of(env).txnid == 40
     (path / "data.mdb").write_bytes(older)
     with retaining(path) as (env, keeper):
@@ -383,8 +383,8 @@ def require_costs(env: Env, *, exact: bool) -> int:
     A page that a transaction both took and freed belongs to no root; it, too, is only given back with the others.
     """
     with env.hold() as hold:
-        span = list(env.roots.span(hold))
-        used = {txnid: pages_of(env, env.roots.find(hold, txnid)) for txnid in span}
+        span = list(env.rootlog.span(hold))
+        used = {txnid: pages_of(env, env.rootlog.find(hold, txnid)) for txnid in span}
         count = 0
         for start, first in enumerate(span):
             only: set[int] = set()
@@ -395,7 +395,7 @@ def require_costs(env: Env, *, exact: bool) -> int:
                 of_no_root = freed - expected
                 assert expected <= freed
                 assert not any(of_no_root & used[txnid] for txnid in span if first <= txnid <= last)
-                assert env.roots.cost(hold, first, last) == len(freed)
+                assert env.rootlog.cost(hold, first, last) == len(freed)
                 assert not exact or not of_no_root
                 count += 1
         return count
@@ -408,12 +408,14 @@ def test_costs_of_small_commits_are_the_pages_that_only_they_use(tmp_path: Path)
         require_costs(env, exact=True)
         for wanted in (9, 21, 38):  # not where it was counted
             keeper.wanted = wanted
-            with env.write() as txn:
-                env.roots.apply(txn)
+            with env.write(review=True):
+                pass
             for number in range(14):
                 put(env, number, 100)
                 with env.hold() as hold:
-                    assert env.roots.cost(hold, wanted, hold.root.txnid) == len(freed_between(hold, wanted, hold.root.txnid))
+                    assert env.rootlog.cost(hold, wanted, hold.root.txnid) == len(
+                        freed_between(hold, wanted, hold.root.txnid)
+                    )
             assert require_costs(env, exact=True) > 100
 
 
@@ -434,11 +436,11 @@ def test_costs_of_any_commits_are_what_dropping_them_gives_back(tmp_path: Path, 
                         txn.put(b"a", key, bytes(choice.choice([10, 500, 9000])))
             if number in (20, 37):
                 keeper.wanted = number - 6
-                with env.write() as txn:
-                    env.roots.apply(txn)
+                with env.write(review=True):
+                    pass
         assert require_costs(env, exact=False) > 50
         with env.hold() as hold:
-            assert env.roots.cost(hold, 31, 31) == 0
+            assert env.rootlog.cost(hold, 31, 31) == 0
 
 
 def test_costs_beside_gaps(tmp_path: Path) -> None:
@@ -486,7 +488,7 @@ def test_counting_reads_few_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(DataFile, "page", counted)
         with env.hold() as hold:
             assert hold.root.free.depth > 1
-            env.roots.cost(hold, 700, 1400)
+            env.rootlog.cost(hold, 700, 1400)
             assert len(reads) < 80
 
 

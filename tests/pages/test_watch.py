@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,14 +13,14 @@ from cowfs.engine import rootlog as roots_module
 from cowfs.engine.env import Env
 from cowfs.engine.locktable import LockTable
 from cowfs.engine.pace import Pace
+from cowfs.engine.policy import HistoryView
 from cowfs.engine.rootrecord import Span
 from cowfs.errors import NotFound
 from cowfs.pages.format import META_SIZE, ROOT_BYTES
 from cowfs.pages.freelist import freed_in_last_leaf, freed_pages
-from cowfs.pages.reader import Reader
 
 from .retained import (
-    FakeKeeper,
+    FakePolicy,
     cowfs_process,
     newest_digest,
     pin_of,
@@ -34,7 +33,7 @@ from .retained import (
 )
 
 
-class Looker(FakeKeeper):
+class Looker(FakePolicy):
     """Remembers at which commits it was asked; with ``passing`` it wants nothing but the commit that is being made."""
 
     def __init__(self) -> None:
@@ -42,18 +41,18 @@ class Looker(FakeKeeper):
         self.looks: list[int] = []
         self.passing = False
 
-    def horizon(self, reader: Reader, span: Span, held: Callable[[int], int]) -> int:
-        self.looks.append(span.newest)
-        return span.newest + 1 if self.passing else super().horizon(reader, span, held)
+    def horizon(self, view: HistoryView) -> int:
+        self.looks.append(view.span.newest)
+        return view.span.newest + 1 if self.passing else super().horizon(view)
 
-    def limit(self, reader: Reader, span: Span) -> int:
-        return span.newest + 1 if self.passing else super().limit(reader, span)
+    def limit(self, view: HistoryView) -> int:
+        return view.span.newest + 1 if self.passing else super().limit(view)
 
 
 def _looker(env: Env, **between: float) -> Looker:
     keeper = Looker()
     keeper.between = Pace(**between)
-    env.roots.keeper = keeper
+    env.rootlog.policy = keeper
     return keeper
 
 
@@ -226,7 +225,7 @@ def test_commits_that_give_up_all_before_them_use_its_pages_again(tmp_path: Path
         assert require_retained(env, digests) == Span(first, first + 20)
         with env.hold() as hold:
             for txnid in range(first, first + 20):
-                assert env.roots.cost(hold, first, txnid) == freed_pages(hold, first, txnid), "what it costs is exact"
+                assert env.rootlog.cost(hold, first, txnid) == freed_pages(hold, first, txnid), "what it costs is exact"
         assert keeper.events == []
 
 

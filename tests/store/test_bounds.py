@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
-from cowfs.engine.rootrecord import Span
-from cowfs.pages.reader import Reader
+from cowfs.engine.policy import HistoryView
 from cowfs.store.history.retention import Retention, StoreRetention
 from tests import churn
 
@@ -58,9 +57,9 @@ def test_small_commits_within_large_bounds_are_not_looked_at(tmp_path: Path, mon
         _overwrite(store, 3, 100)
         looks: list[int] = []
 
-        def horizon(_self: StoreRetention, _reader: Reader, span: Span, _held: object) -> int:
-            looks.append(span.newest)
-            return span.horizon
+        def horizon(_self: StoreRetention, view: HistoryView) -> int:
+            looks.append(view.span.newest)
+            return view.span.horizon
 
         monkeypatch.setattr(StoreRetention, "horizon", horizon)
         _overwrite(store, 100, 100)

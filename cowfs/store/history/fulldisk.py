@@ -16,30 +16,30 @@ T = TypeVar("T")
 _MAX_SAID = 3
 
 
-def write(env: Env, work: Callable[[WriteTxn], T], keeper: StoreRetention | None = None) -> T:
+def write(env: Env, work: Callable[[WriteTxn], T], changed: StoreRetention | None = None) -> T:
     """Do ``work`` as one commit. When the disk is full, history is given up for it, the oldest first.
 
     A commit that itself gives history up (a name deleted, a bound lowered) has no room for that before it is done. So
-    ``keeper`` says what may go once it is: that goes first, and the commit uses its pages. Raises ``DiskFull`` when nothing
+    ``changed`` says what may go once it is: that goes first, and the commit uses its pages. Raises ``DiskFull`` when nothing
     more may go; it names who holds the rest.
     """
     while True:
         try:
-            with env.write() as txn:
+            with env.write(review=changed is not None) as txn:
                 result = work(txn)
         except DiskFull as error:
-            if not env.give_up_history(keeper):
-                raise DiskFull(f"{error}{_holders(env, keeper)}") from error
+            if not env.give_up_history(changed):
+                raise DiskFull(f"{error}{_holders(env, changed)}") from error
         else:
             return result
 
 
-def _holders(env: Env, keeper: StoreRetention | None) -> str:
+def _holders(env: Env, changed: StoreRetention | None) -> str:
     """Return in words who holds the history that could be given up; nothing when nobody does."""
     try:
         with env.hold() as hold:
             timeline = Timeline(env, hold)
-            said = _said(env, timeline, keeper.without if keeper is not None else None)
+            said = _said(env, timeline, changed.without if changed is not None else None)
     except CowfsError:  # the disk is full: that is the error to report
         return ""
     if not said:

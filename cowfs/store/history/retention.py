@@ -8,8 +8,8 @@ given up when any of the bounds is exceeded, and no named snapshot and no reader
 - ``bytes``: pages that only older commits use; the newest commit itself costs nothing.
 
 The bounds are looked at every 128 commits; sooner when 1/64 of one of them has been reached since the last look (so many
-commits, bytes, seconds); when a process begins to write; and when they are changed. What befell the history is kept under
-``history/events``, JSON, the newest last.
+commits, bytes, seconds); when a process begins to write; and when they are changed. What happened to the history is kept
+under ``history/events``, JSON, the newest last.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from cowfs.engine.pace import Pace
-from cowfs.engine.policy import Event
+from cowfs.engine.policy import Event, HistoryView
 from cowfs.engine.rootrecord import OWN_KEYS, Span
 from cowfs.engine.writetxn import WriteTxn
 from cowfs.errors import InputError
@@ -83,13 +83,13 @@ def _parsed(data: bytes | None) -> Retention:
 
 
 def read_events(reader: Reader) -> list[dict[str, Any]]:
-    """Return what befell the history: ``kind`` (lost, gap, full, aged, expired), ``first`` and ``last``, ``instant``."""
+    """Return the events of the history: ``kind`` (lost, gap, full, aged, expired), ``first`` and ``last``, ``instant``."""
     data = (reader.get(META, EVENTS_KEY) or b"").strip(b"\0")
     return list(parse_json(data, "events").get("events", ())) if data else []
 
 
 class StoreRetention:
-    """What ``pages`` asks about the history of a store, in its write transactions. Its txids are LMDB's.
+    """The retention policy of a store, asked in its write transactions. Its txids are LMDB's.
 
     By default it answers as the store stands; with ``retention`` as under these bounds, with ``without`` as if that name had
     been deleted: what will be once such a change is committed.
@@ -100,23 +100,25 @@ class StoreRetention:
         self._retention = retention
         self.without = without
 
-    def horizon(self, reader: Reader, span: Span, held: Callable[[int], int], made: int = 1) -> int:
-        """Return the oldest commit of ``span`` that the bounds allow; ``held(txnid)`` pages are held from there on.
+    def horizon(self, view: HistoryView, made: int = 1) -> int:
+        """Return the oldest retained commit that the bounds allow.
 
-        ``made`` is how many commits are being made after the newest of ``span``.
+        ``made`` is how many commits are being made after the newest of the view.
         """
+        reader, span = view.reader, view.span
         bounds = self._bounds(reader)
         offset = read_state(reader).offset
         wanted = max(span.horizon, span.newest + made - bounds.commits)
         base = wanted + offset
         wanted = (self._aging(reader, span.newest + offset).oldest(base) or base) - offset
         most = bounds.size // self._page_size
-        if held(wanted) > most:
-            wanted = _first(wanted, span.newest, lambda txnid: held(txnid) <= most - most // 16)
+        if view.held_from(wanted) > most:
+            wanted = _first(wanted, span.newest, lambda txnid: view.held_from(txnid) <= most - most // 16)
         return wanted
 
-    def limit(self, reader: Reader, span: Span) -> int:
-        """Return the oldest commit of ``span`` that a named snapshot needs; the newest when none needs any."""
+    def limit(self, view: HistoryView) -> int:
+        """Return the oldest retained commit that a named snapshot needs; the newest when none needs any."""
+        reader, span = view.reader, view.span
         offset = read_state(reader).offset
         passed = self._expiry(reader, span.newest + offset).passed
         needed = (txid - offset for txid in named.read_txids(reader, self.without, passed))
@@ -137,17 +139,17 @@ class StoreRetention:
         aging = self._expiry(txn, span.newest + offset)
         for snapshot in named.sweep(txn, lambda txid: txid - offset in span, aging.passed):
             if aging.passed_by_gaps(snapshot.instant, snapshot.expires or snapshot.instant):
-                self.befell(txn, Event("expired", snapshot.txid - offset, snapshot.txid - offset))
+                self.on_event(txn, Event("expired", snapshot.txid - offset, snapshot.txid - offset))
 
-    def gave_up(self, txn: WriteTxn, span: Span, last: int) -> None:
+    def on_give_up(self, txn: WriteTxn, span: Span, last: int) -> None:
         """Add an event when commits were given up that are old only if time passed while nothing was committed."""
         offset = read_state(txn).offset
         aging = self._aging(txn, span.newest + offset)
         first, last_txid = span.horizon + offset, last + offset
         if (aging.oldest(first) or 0) > last_txid and aging.dropped_by_gaps(first, last_txid):
-            self.befell(txn, Event("aged", span.horizon, last))
+            self.on_event(txn, Event("aged", span.horizon, last))
 
-    def befell(self, txn: WriteTxn, event: Event) -> None:
+    def on_event(self, txn: WriteTxn, event: Event) -> None:
         """Add an event to those that are kept."""
         newest = txn.txnid - 1
         offset = txid_of(newest, read_state(txn)) - newest

@@ -37,7 +37,7 @@ class Timeline:
         self.reader = reader
         self._state: State = read_state(reader)
         self._offset = txid_of(reader.root.txnid, self._state) - reader.root.txnid  # of a txid above LMDB's id
-        self._retained = env.roots.span(reader)
+        self._retained = env.rootlog.span(reader)
 
     @property
     def _span(self) -> Span:
@@ -106,7 +106,7 @@ class Timeline:
         From the horizon on it is what dropping them gives back. Exact, and as fast for many commits as for few.
         """
         first, last = (self._span.first_from(txid - self._offset) for txid in (first, last))
-        return self._env.roots.cost(self.reader, first, min(last, self._span.newest)) * self.reader.root.page_size
+        return self._env.rootlog.cost(self.reader, first, min(last, self._span.newest)) * self.reader.root.page_size
 
     @property
     def bytes_held(self) -> int:
@@ -146,7 +146,7 @@ class Timeline:
 
     @cached_property
     def events(self) -> list[dict[str, Any]]:
-        """What befell the history: see ``retention``."""
+        """What happened to the history: see ``retention``."""
         return read_events(self.reader)
 
     def oldest_within(self, retention: Retention) -> int:
@@ -155,12 +155,8 @@ class Timeline:
 
     def _wanted(self, retention: Retention | None = None, made: int = 0) -> int:
         """Return the oldest commit that the bounds alone would keep, after ``made`` more commits."""
-        newest, roots = self._span.newest, self._env.roots
-        keeper = StoreRetention(self.reader.root.page_size, retention=retention)
-        held = keeper.horizon(
-            self.reader, self._span, lambda txnid: roots.cost(self.reader, self._span.first_from(txnid), newest), made=made
-        )
-        return held + self._offset
+        policy = StoreRetention(self.reader.root.page_size, retention=retention)
+        return policy.horizon(self._env.rootlog.view(self.reader), made=made) + self._offset
 
 
 @contextmanager
