@@ -32,7 +32,7 @@ def amount(text: str) -> int:
 
 
 DATABASE = click.argument("database", metavar="DB", type=click.Path(readable=False, path_type=Path))
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Show what would be done, without doing it.")
 DRY_RUN_NOTE = "  (dry run: nothing was done)"
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
@@ -40,9 +40,9 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 def bounds_options(command: Command) -> Command:
     """Give a command the options ``commits``, ``age`` and ``size``, for ``changed``; each None when it is not given."""
     for option in (
-        click.option("--bytes", "size", metavar="AMOUNT", type=amount, help="History may take up so much, like 2GiB."),
-        click.option("--age", metavar="DURATION", type=duration, help="What was so long ago can still be seen, like 7d."),
-        click.option("--commits", metavar="N", type=click.IntRange(0), help="Commits kept behind the newest."),
+        click.option("--bytes", "size", metavar="AMOUNT", type=amount, help="Keep at most this much history, e.g. 2GiB."),
+        click.option("--age", metavar="DURATION", type=duration, help="Keep commits for this long, e.g. 7d."),
+        click.option("--commits", metavar="N", type=click.IntRange(0), help="Keep this many commits behind the newest."),
     ):
         command = option(command)
     return command
@@ -77,7 +77,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{shown_path(path)}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{shown_path(path)}: no UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise InputError(f"{shown_path(path)}: not valid UTF-8 ({error.reason} at byte {error.start})") from None
 
 
 def shown_path(path: Path) -> str:

@@ -18,10 +18,10 @@ from cowfs.cli.progress import progress_bar
 @DATABASE
 @AS_JSON
 def check(database: Path, as_json: bool) -> None:
-    """Check that every page and every datom of DB is where it should be.
+    """Verify every page and every datom of DB.
 
-    DB may be a database that is being written, a backup, a directory of a mount, or any LMDB environment. Exit code 1 when
-    anything is wrong; every finding is printed, with its page.
+    DB may be a database that is being written, a backup, a directory of a mount, or any LMDB environment. Prints each
+    finding, with its page. The exit code is 1 if there are any.
     """
     report = check_database(database, progress=progress_bar, on_finding=None if as_json else announce)
     if as_json:

@@ -31,11 +31,11 @@ _LATEST = "latest"
 @click.argument("b", metavar="[B]", default=_LATEST)
 @AS_JSON
 def diff(database: Path, a: str, b: str, as_json: bool) -> None:
-    """Tell what has changed from commit A to commit B (default: latest), by entity, attribute and value.
+    """Show what changed from commit A to commit B.
 
-    A commit is a txid, a snapshot's name, an instant, a time ago like 5m, or latest. A line is `+ entity attribute value`
-    for a datom that only B has, `- entity attribute value` for one that only A has; definitions come first. A may be the
-    later one. A datom that was retracted and asserted again is no change.
+    A commit is a txid, a snapshot's name, an instant, a time ago like 5m, or latest, which is the default for B. A line is
+    `+ entity attribute value` for a datom that only B has, `- entity attribute value` for one that only A has; changed
+    definitions come first. A may be later than B. A datom that was retracted and asserted again is not a change.
     """
     now = clock.now()
     with opened(database, insist=True) as source, ExitStack() as commits:

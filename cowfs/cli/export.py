@@ -15,12 +15,13 @@ from cowfs.store.model import clock
 
 @click.command()
 @DATABASE
-@click.option("--at", metavar="TXID", help="The commit to export; else the newest. Or a snapshot, an instant, a time ago.")
+@click.option("--at", metavar="COMMIT", help="Commit to export (default: the newest): txid, snapshot, instant, or age.")
 def export(database: Path, at: str | None) -> None:
-    """Print every entity as one line of JSON, which `cowfs import` reads.
+    """Print every entity as a line of JSON.
 
-    DB may also be a backup, or a directory of a mount: `cowfs export MOUNTPOINT/snapshots/1042`. With --at an older commit
-    is exported that DB retains: `--at 1042`, `--at before-upgrade`, `--at 2026-11-22T10:00:00Z`, `--at 5m`.
+    `cowfs import` reads the result. DB may also be a backup, or a directory of a mount: `cowfs export
+    MOUNTPOINT/snapshots/1042`. --at exports an older commit that DB retains: `--at 1042`, `--at before-upgrade`,
+    `--at 2026-11-22T10:00:00Z`, `--at 5m`.
     """
     with opened(database, insist=at is not None) as source:
         newest = source.require_store()

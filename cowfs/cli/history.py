@@ -260,7 +260,7 @@ def expiry_text(expires: str | None, now: datetime) -> str:
 
 
 def event_text(event: dict[str, Any]) -> str:
-    """Return in words what befell the history."""
+    """Return an event of the history, for people."""
     first, last = event["first"], event["last"]
     commits = f"commits {first} to {last}" if first < last else f"commit {first}"
     was, are = ("were", "are") if first < last else ("was", "is")

@@ -59,24 +59,24 @@ def import_(
     no_sync: bool,
     dry_run: bool,
 ) -> None:
-    """Import JSON lines: each line a map or an operation, as in a transaction.
+    """Import JSON lines, each batch of lines as one commit.
 
-    Every batch is one commit. When a line is wrong the import stops; what was committed until then is named, and nothing of
-    the batch with that line is done.
+    Each line is a map or an operation, as in a transaction. The import stops at a wrong line: it prints how far it came,
+    and nothing of the batch with that line is committed.
 
-    Into a store without data, only the state after the last batch is kept: that of each batch is given up when the next one
-    is committed, and its space used again. What a store had before an import stays, and then so do the batches.
+    In a database without data, only the state after the last batch is kept: the state after each batch is given up, and
+    its space reused, when the next batch is committed. Existing history is kept, and then the batches are kept as well.
 
-    An export names its entities by number, and DB may have others with these numbers. So a map with the id of an entity that
-    had data before this import is refused, unless --keep-ids or --renumber says what is meant. Operations (lists) with ids
-    are not refused.
+    An export identifies entities by number, and DB may use the same numbers for others. So a map with the id of an entity
+    that had data before this import is refused, unless --keep-ids or --renumber says what is meant. Operations (lists)
+    with ids are not refused.
 
-    With --renumber each positive id, in whatever file and place, gets a new id when it is first named. Lookup refs name
-    entities of DB, and an entity with a unique identity value that DB has becomes that of DB, if no earlier batch has
-    referred to it. Batches are kept as by --keep-history.
+    With --renumber, each positive id gets a new id where it first occurs, for all files together. Lookup refs name
+    entities of DB. An entity with a unique identity value that exists in DB becomes that entity, unless an earlier batch
+    has referred to it. Batches are kept as with --keep-history.
 
-    --dry-run does all batches in one transaction that is not committed, while other writers wait: it proves that DB, as it
-    is now, takes every line, but not that there is room for them.
+    --dry-run runs all batches in one transaction that is not committed, while other writers wait: it proves that DB, as it
+    is now, accepts every line, but not that there is room for them.
     """
     ids = _ids(from_line, renumber=renumber, keep_ids=keep_ids)
     with Store.open(database, "none" if no_sync else "sync") as store:

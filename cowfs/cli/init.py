@@ -26,9 +26,11 @@ from cowfs.store.store import Store
 def init(
     database: Path, schema_file: Path | None, strict: bool, commits: int | None, age: int | None, size: int | None
 ) -> None:
-    """Make an empty database in the new (or empty) directory DB, or finish one whose making was cut off.
+    """Make an empty database in a new or empty directory.
 
-    The bounds say how much of its history it keeps: a commit is given up when any of them is exceeded, by default 10,000
+    DB may also be a database whose creation was interrupted: it is completed.
+
+    The bounds limit how much history is kept: a commit is given up when any of them is exceeded, by default 10,000
     commits, 7 days or 1 GiB. `cowfs retain` changes them.
     """
     schema = {} if schema_file is None else parse_json(read_text(schema_file), str(schema_file))

@@ -22,14 +22,15 @@ _RETAINED = {True: "retained", False: "given up", None: ""}
 
 @click.command()
 @DATABASE
-@click.option("--limit", metavar="N", type=click.IntRange(1), help="Stop after so many transactions.")
-@click.option("--reverse", is_flag=True, help="The oldest first.")
-@click.option("--datoms", is_flag=True, help="Print the datoms of each transaction, too; in JSON instead of their numbers.")
+@click.option("--limit", metavar="N", type=click.IntRange(1), help="Stop after N transactions.")
+@click.option("--reverse", is_flag=True, help="List the oldest first.")
+@click.option("--datoms", is_flag=True, help="Print the datoms as well; in JSON, in place of their counts.")
 @AS_JSON
 def log(database: Path, limit: int | None, reverse: bool, datoms: bool, as_json: bool) -> None:
-    """List the transactions, the newest first: txid, instant, how many datoms were asserted and retracted.
+    """List transactions, newest first.
 
-    The last columns say whether the commit is retained, so that it can be read and mounted as it was, and how it is named.
+    Each line shows the txid, the instant, and how many datoms were asserted and retracted. The last columns say whether
+    the commit is retained, so that it can be read and mounted as it was, and its names.
     """
     with opened(database) as source:
         db = source.require_store()

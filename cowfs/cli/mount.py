@@ -34,7 +34,7 @@ _POINT = click.argument("mountpoint", type=click.Path(readable=False, path_type=
     type=click.IntRange(0),
     default=daemon.DEFAULT_KEEP,
     show_default=True,
-    help="Older commits to keep as directories.",
+    help="Older commits to keep as directories, of an environment without a store.",
 )
 @click.option(
     "--log",
@@ -52,9 +52,9 @@ def mount(
     log_path: Path | None,
     ready_fd: int | None,
 ) -> None:
-    """Mount DB at MOUNTPOINT, and return when it is usable.
+    """Mount DB at MOUNTPOINT, and return when it is ready.
 
-    DB is a cowfs database, or any other LMDB environment (then its images only).
+    DB is a cowfs database, or any other LMDB environment, of which only the images are shown.
     """
     database = locate(database).path  # however it is spelled: it names the mount, and nothing may be mounted inside of it
     if foreground:
@@ -71,7 +71,7 @@ def mount(
 
 @click.command()
 @_POINT
-@click.option("-l", "--lazy", is_flag=True, help="Detach it now even if it is in use.")
+@click.option("-l", "--lazy", is_flag=True, help="Detach it now, even if it is in use.")
 def umount(mountpoint: Path, lazy: bool) -> None:
     """Unmount what `cowfs mount` has mounted at MOUNTPOINT."""
     unmount(mountpoint, lazy=lazy)

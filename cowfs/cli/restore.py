@@ -16,14 +16,15 @@ from cowfs.units import bytes_text
 @click.command()
 @click.argument("backup", type=click.Path(readable=False, path_type=Path))
 @click.argument("new", metavar="NEW-DB", type=click.Path(readable=False, path_type=Path))
-@click.option("--no-check", is_flag=True, help="Do not check the restored database before it gets its name.")
-@click.option("--compact", is_flag=True, help="Leave the free pages out: make the smallest file. It takes longer.")
+@click.option("--no-check", is_flag=True, help="Skip the check of the restored database.")
+@click.option("--compact", is_flag=True, help="Leave out free pages, for the smallest file. Takes longer.")
 def restore(backup: Path, new: Path, no_check: bool, compact: bool) -> None:
-    """Make a database in the new (or empty) directory NEW-DB from BACKUP.
+    """Make a new database from a backup.
 
     BACKUP is a directory with a data.mdb (a copy of snapshots/..., or a directory of a mount), or that file itself.
-    NEW-DB appears when it is complete, checked and on disk; when anything fails it does not appear. Free pages take no room
-    on disk. It gets the owner and the permissions of the backup, as far as you may give them and your umask allows.
+    NEW-DB, a new or empty directory, gets its data.mdb only when that is complete, checked and on disk; when anything
+    fails, nothing is left there. Free pages take no room on disk. NEW-DB gets the owner and permissions of the backup, as
+    far as you may set them and your umask allows.
     """
     if no_check and compact:
         raise click.BadParameter("it needs the check, and does not go with --no-check", param_hint="--compact")

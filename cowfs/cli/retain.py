@@ -39,8 +39,10 @@ _PARTS = 4  # of the history, in the table
 @click.command()
 @DATABASE
 @bounds_options
-@click.option("--upto", metavar="TXID", type=click.IntRange(0), help="Only ask what dropping up to this commit gives back.")
-@click.option("--dry-run", is_flag=True, help="Change nothing; show what these bounds would give up.")
+@click.option(
+    "--upto", metavar="TXID", type=click.IntRange(0), help="Only show what giving up history up to TXID would free."
+)
+@click.option("--dry-run", is_flag=True, help="Show what these bounds would give up, without setting them.")
 @AS_JSON
 def retain(
     database: Path,
@@ -51,9 +53,10 @@ def retain(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Show how much of its history DB keeps and what that costs; with bounds, change these, and apply them at once.
+    """Show or set how much history DB keeps.
 
-    A commit is given up when any bound is exceeded, and no snapshot and no reader needs it. Bounds that are not given stay.
+    With bounds, sets them and applies them at once; bounds that are not given stay. A commit is given up when any bound is
+    exceeded and no snapshot or reader needs it.
     """
     given = (commits, age, size)
     if upto is not None and (dry_run or given != (None, None, None)):

@@ -20,18 +20,19 @@ from cowfs.store.tx.transaction import TxReport
 @click.command()
 @DATABASE
 @click.argument("at", metavar="TXID")
-@click.option("--entity", metavar="E", type=click.IntRange(1, MAX_ENTITY), help="Restore the datoms of this entity only.")
-@click.option("--with-references", is_flag=True, help="Restore the references that other entities had to E, too.")
+@click.option("--entity", metavar="E", type=click.IntRange(1, MAX_ENTITY), help="Restore only the datoms of this entity.")
+@click.option("--with-references", is_flag=True, help="Also restore the references that other entities had to E.")
 @DRY_RUN
 @AS_JSON
 def revert(database: Path, at: str, entity: int | None, with_references: bool, dry_run: bool, as_json: bool) -> None:
-    """Restore the data as of commit TXID, by one new transaction: nothing is rewritten, and it can be reverted itself.
+    """Restore the data of an older commit, by a new one.
 
-    TXID may also be a snapshot's name, an instant, or a time ago. Entities keep their ids. The schema stays as it is.
+    Nothing is rewritten, and the revert can itself be reverted. TXID may also be a snapshot's name, an instant, or a time
+    ago. Entities keep their ids. The schema stays as it is.
 
-    With --entity the other entities stay as they are, and how many references they had to it and lack now is printed.
-    --with-references restores these: an attribute with one value that refers elsewhere by now is set back, and an entity
-    that has no datoms any more is not brought back. References made since stay.
+    With --entity the other entities stay as they are; it prints how many references they have lost to it.
+    --with-references restores these: an attribute with one value that now refers elsewhere is set back, but an entity
+    without any datoms is not brought back. References made since are kept.
     """
     if with_references and entity is None:
         raise click.BadParameter(

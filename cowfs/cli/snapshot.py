@@ -25,7 +25,7 @@ def _require_text(_ctx: click.Context, param: click.Parameter, text: str | None)
     try:
         (text or "").encode()
     except UnicodeEncodeError:
-        raise click.BadParameter("no UTF-8 text", param=param) from None
+        raise click.BadParameter("not valid UTF-8", param=param) from None
     return text
 
 
@@ -34,17 +34,17 @@ _NAME = click.argument("name")
 
 @click.group()
 def snapshot() -> None:
-    """Name commits, so that they stay."""
+    """Name commits, to keep them."""
 
 
 @snapshot.command()
 @DATABASE
 @_NAME
 @click.option("--reason", metavar="TEXT", callback=_require_text, help="What it is for.")
-@click.option("--expires", metavar="DURATION", type=duration, help="Delete the name by itself after that time, like 30d.")
-@click.option("--txid", type=click.IntRange(0), help="The commit to name; else the newest.")
+@click.option("--expires", metavar="DURATION", type=duration, help="Delete the name after this time, e.g. 30d.")
+@click.option("--txid", type=click.IntRange(0), help="Commit to name (default: the newest).")
 def create(database: Path, name: str, reason: str | None, expires: int | None, txid: int | None) -> None:
-    """Name a commit of DB, which stays until the name is deleted, or expires."""
+    """Name a commit, to keep it until the name is deleted or expires."""
     until = None if expires is None else _after(clock.now(), expires)
     with Store.open(database) as store:
         made = store.name(name, _login_name(), reason, until, txid)
@@ -82,7 +82,7 @@ def list_(database: Path, as_json: bool) -> None:
 @DATABASE
 @_NAME
 def delete(database: Path, name: str) -> None:
-    """Delete the name of a commit of DB, and let go what only that held."""
+    """Delete a name, and give up the commits that only it kept."""
     with Store.open(database) as store:
         gone = store.unname(name)
         with reporting(f"{name} is deleted"):

@@ -38,9 +38,9 @@ _UNKNOWN = "unknown: no permission to see that (lock.mdb)"
 @DATABASE
 @AS_JSON
 def status(database: Path, as_json: bool) -> None:
-    """Tell what DB holds, how large it is, what it retains, who reads it and where it is mounted.
+    """Show what DB holds and retains, its readers and its mounts.
 
-    With --json, for a monitor: `history.newest.age` and `history.snapshots[-1].age` are in seconds.
+    For monitoring, --json has `history.newest.age` and `history.snapshots[-1].age` in seconds.
     """
     now = clock.now()
     document = _describe(database, now)

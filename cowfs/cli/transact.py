@@ -20,10 +20,12 @@ from cowfs.store.tx.transaction import TxReport
 @DRY_RUN
 @AS_JSON
 def transact(database: Path, file: Path, dry_run: bool, as_json: bool) -> None:
-    """Do one transaction: the JSON list of forms in FILE (default: standard input), or one map, as a mount shows an entity.
+    """Commit one transaction.
 
-    Prints the txid, which is the name of its directory under snapshots/, and what the tempids became. With --dry-run that is
-    what they would be if nobody else commits first.
+    FILE (default: standard input) holds a JSON list of forms, or a single map, as the mount shows an entity.
+
+    Prints the txid, which is the name of the commit's directory under snapshots/, and the ids given to tempids. With
+    --dry-run, these are what they would be if nobody commits in the meantime.
     """
     with Store.open(database) as store:
         data = parse_json(read_text(file), shown_path(file))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cowfs.pages.filewatch import FileWatch
+
+from cowfs.engine.filewatch import FileWatch
 
 
 @pytest.fixture

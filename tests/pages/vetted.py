@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cowfs.pages.env import Env
-from cowfs.pages.layout import BRANCH, PAGE_HEADER, TreeRecord
-from cowfs.pages.tree import TreeReader, parse_branch
-from cowfs.pages.vetting import _FREELIST, MAIN
+from cowfs.engine.env import Env
+from cowfs.engine.vetting import _FREELIST, MAIN
+from cowfs.pages.btree import TreeReader, parse_branch
+from cowfs.pages.format import BRANCH, PAGE_HEADER, TreeInfo
 
 Leaf = tuple[bytes, bytes, bytes | None]  # the database, and the bounds of its keys
 
@@ -16,7 +16,7 @@ Leaf = tuple[bytes, bytes, bytes | None]  # the database, and the bounds of its 
 def leaves(env: Env) -> dict[int, Leaf]:
     """Return every leaf page of the newest root."""
     reader = TreeReader(env.file, env.file.newest_root())
-    records: dict[bytes, TreeRecord | None] = {_FREELIST: reader.root.free, MAIN: reader.root.main}
+    records: dict[bytes, TreeInfo | None] = {_FREELIST: reader.root.free, MAIN: reader.root.main}
     records |= {name: reader.record(name) for name in reader.keys(MAIN)}
     found: dict[int, Leaf] = {}
     for name, record in records.items():

@@ -32,7 +32,7 @@ _WRITER_WARM_UP = 0.5
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Leave the database and the backups there to look at.")
+@click.option("--keep", is_flag=True, help="Keep the database and the backups, to look at.")
 @click.option(
     "--data",
     metavar="DIR",
@@ -40,7 +40,10 @@ _WRITER_WARM_UP = 0.5
     help="Only write the cities and their schema into DIR, as files for `cowfs import` and `cowfs init`.",
 )
 def demo(keep: bool, data: Path | None) -> None:
-    """Import the world's cities, mount them, back them up while they change, restore, compare."""
+    """Import the world's cities, mount them, back them up, restore.
+
+    The database is written while it is backed up; the backups are checked and compared.
+    """
     if data is not None:
         if keep:
             raise click.BadParameter("it runs no demo, and does not go with --keep", param_hint="--data")
