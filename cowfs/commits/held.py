@@ -13,7 +13,7 @@ which goes by size and whole-second mtime, tell two commits of one second apart.
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property
 
 from cowfs.engine.env import Env
@@ -49,7 +49,7 @@ class HeldCommit:
         """Return when the commit was made; a foreign environment does not say, there the file's mtime must do."""
         if self.db is not None and self.db.instant is not None:
             return self.db.instant
-        return datetime.fromtimestamp(int(env.file.status().st_mtime), timezone.utc)
+        return datetime.fromtimestamp(int(env.file.status().st_mtime), UTC)
 
     @property
     def used(self) -> bool:

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ ARGUMENTS: dict[type, dict[str, tuple[Any, ...]]] = {
         "transactions": (),
     },
     Timeline: {
-        "at": (datetime.now(timezone.utc),),
+        "at": (datetime.now(UTC),),
         "bytes_between": (2, 3),
         "bytes_of_names": (),
         "instant": (2,),

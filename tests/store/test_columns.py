@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ SHOWN: list[tuple[str, Any, str]] = [
     ("double", float("-inf"), "-Infinity"),
     ("float", 0.5, "0.5"),
     ("bigdec", Decimal("1.50"), "1.50"),
-    ("instant", datetime(2026, 1, 31, 12, tzinfo=timezone.utc), "2026-01-31T12:00:00Z"),
+    ("instant", datetime(2026, 1, 31, 12, tzinfo=UTC), "2026-01-31T12:00:00Z"),
     ("uuid", UUID(int=5), str(UUID(int=5))),
     ("bytes", b"hello", BASE64),
     ("ref", 42, "42"),

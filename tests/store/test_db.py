@@ -6,7 +6,7 @@ import gc
 import json
 import os
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -307,7 +307,7 @@ def test_the_log(family: Store) -> None:
         assert row.asserted == (Datom(3, ":person/name", "Cyd", report.txid, True),)
         assert row.retracted == (Datom(3, ":person/name", "Cid", first, False), Datom(3, ":person/age", 9, first, False))
         assert row.instant == report.instant
-        assert abs((row.instant - datetime.now(timezone.utc)).total_seconds()) < 60
+        assert abs((row.instant - datetime.now(UTC)).total_seconds()) < 60
         assert [found.txid for found in db.transactions()] == [1, first, report.txid]
         assert [found.txid for found in db.transactions(reverse=True)] == [report.txid, first, 1]
         assert [found.txid for found in db.transactions(report.txid)] == [report.txid]

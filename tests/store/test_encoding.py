@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -60,7 +60,7 @@ TYPES: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], bytes], Callable[
     "float": (FLOATS, enc.encode_float, float_order),
     "bigdec": (DECIMALS, enc.encode_bigdec, decimal_order),
     "instant": (
-        st.datetimes(timezones=st.just(timezone.utc)),
+        st.datetimes(timezones=st.just(UTC)),
         lambda value: enc.encode_micros(enc.micros_of(value)),
         identity,
     ),
@@ -126,7 +126,7 @@ def test_a_key_value_is_digested_above_498_bytes() -> None:
 
 
 def test_types_are_told_apart() -> None:
-    values = [True, 1, 1.0, "1", b"1", Decimal(1), UUID(int=1), datetime(1970, 1, 1, tzinfo=timezone.utc)]
+    values = [True, 1, 1.0, "1", b"1", Decimal(1), UUID(int=1), datetime(1970, 1, 1, tzinfo=UTC)]
     encodings = [
         enc.encode_boolean(True),
         enc.encode_long(1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -141,7 +141,7 @@ def test_a_commit_is_not_given_up_to_name_it(store: Store, monkeypatch: pytest.M
 
 
 def test_a_name_that_has_expired_holds_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.name("brief", "me", expires=datetime.now(timezone.utc) - timedelta(seconds=1), txid=2)
+    store.name("brief", "me", expires=datetime.now(UTC) - timedelta(seconds=1), txid=2)
     disk = FullDisk(store, monkeypatch)
     disk.horizon = 10
     _overwrite(store, 1)

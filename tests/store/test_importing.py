@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -96,7 +96,7 @@ def test_a_name_stays(store: Store) -> None:
 
 
 def test_a_name_that_has_expired_does_not_count(store: Store) -> None:
-    store.name("empty", "me", expires=datetime.now(timezone.utc) - timedelta(seconds=1))
+    store.name("empty", "me", expires=datetime.now(UTC) - timedelta(seconds=1))
     _import(store, 3)
     assert _retained(store) == [5]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from cowfs.store.history.retention import Retention, StoreRetention
 from cowfs.store.model.layout import META
 from tests import churn
 
-_NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
+_NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 @pytest.fixture

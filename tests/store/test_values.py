@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ from cowfs.store.model.encoding import Ref, decode, encode_double
 from cowfs.store.model.schema import Attribute
 from cowfs.store.model.values import to_json
 
-UTC = timezone.utc
+UTC = UTC
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +299,7 @@ def test_a_snapshot_is_made_listed_and_deleted(database: Path) -> None:
     assert first["reason"] == "v1 to\nv2 🐟"
     assert (second["name"], second["txid"], second["reason"], second["expires"]) == ("later", 16, None, None)
     assert {item["name"]: item["bytes"] for item in (first, second)} == held
-    ahead = parse_instant(first["expires"]) - datetime.now(timezone.utc)
+    ahead = parse_instant(first["expires"]) - datetime.now(UTC)
     assert timedelta(days=29, hours=23) < ahead <= timedelta(days=30)
     assert 0 <= second["age"] <= first["age"] < 100
     header, one, two = cowfs_here("snapshot", "list", database).splitlines()

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import timezone
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     ":person/tags": st.lists(TEXT | st.just("long " * 200), min_size=1, max_size=4),
     ":person/friend": st.lists(IDS, min_size=1, max_size=3),
     ":person/boss": IDS,
-    ":person/born": st.datetimes(timezones=st.just(timezone.utc)),
+    ":person/born": st.datetimes(timezones=st.just(UTC)),
     ":person/weight": st.floats(),
     ":person/wealth": st.decimals(allow_nan=False, allow_infinity=False).map(str),
     ":person/key": st.binary(max_size=9),

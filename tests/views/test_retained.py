@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -141,13 +141,13 @@ def test_a_deleted_name_leads_to_its_commit_as_long_as_that_is_in_use(store: Sto
 
 
 def test_an_expired_name_is_gone(store: Store, history: RetainedCommits) -> None:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     store.name("long", "me", expires=now + timedelta(hours=1))
     store.name("short", "me", expires=now + timedelta(milliseconds=300))
     while (names := list(history.names())) != ["long"]:
         assert names == ["long", "short"]
         time.sleep(0.02)
-    assert datetime.now(timezone.utc) >= now + timedelta(milliseconds=300)
+    assert datetime.now(UTC) >= now + timedelta(milliseconds=300)
     with pytest.raises(NotFound):
         history.named("short")
 
@@ -167,9 +167,9 @@ def test_a_commit_by_its_time(store: Store, history: RetainedCommits) -> None:
         assert history.at(report.instant).txid == report.txid
         assert history.at(report.instant + timedelta(microseconds=500)).txid == report.txid
         assert history.at(report.instant - timedelta(microseconds=1)).txid == report.txid - 1
-    assert history.at(datetime(2999, 1, 1, tzinfo=timezone.utc)).txid == reports[-1].txid
+    assert history.at(datetime(2999, 1, 1, tzinfo=UTC)).txid == reports[-1].txid
     with pytest.raises(NotFound):
-        history.at(datetime(1999, 1, 1, tzinfo=timezone.utc))
+        history.at(datetime(1999, 1, 1, tzinfo=UTC))
 
 
 def test_moving_directories_ask_what_the_caller_sees(store: Store, history: RetainedCommits) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -258,7 +258,7 @@ def test_a_foreign_environment_has_images_only(foreign: Env, foreign_tree: Tree)
     with pytest.raises(NotFound):
         at(foreign_tree, "/live/schema.json")
     summary = json.loads(content(at(foreign_tree, f"/snapshots/{txid}/snapshot.json")))
-    written = datetime.fromtimestamp(int((foreign.path / "data.mdb").stat().st_mtime), timezone.utc)
+    written = datetime.fromtimestamp(int((foreign.path / "data.mdb").stat().st_mtime), UTC)
     assert (summary["txid"], summary.keys()) == (txid, {"txid", "instant", "pages", "page_size", "bytes"})
     assert summary["instant"] == written.isoformat().replace("+00:00", "Z")
     assert at(foreign_tree, "/live/data.mdb").attributes().mtime == int(written.timestamp())

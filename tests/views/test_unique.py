@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timezone
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -201,7 +201,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     ":of/float": st.floats(width=32),
     ":of/bigint": st.integers(),
     ":of/bigdec": st.decimals(allow_nan=False, allow_infinity=False),
-    ":of/instant": st.datetimes(timezones=st.just(timezone.utc)),
+    ":of/instant": st.datetimes(timezones=st.just(UTC)),
     ":of/bytes": st.binary(max_size=300),
     ":of/tuple": st.lists(st.none() | st.integers(-9, 9), min_size=2, max_size=3),
     ":.hidden/..": st.lists(TEXT, min_size=1, max_size=3),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from cowfs import ids as txids
@@ -93,7 +93,7 @@ def parse(text: str, now: datetime) -> int | datetime:
 def parse_at(text: str) -> datetime:
     """Return the instant that ``text`` spells, in UTC. Raises ``InputError``."""
     try:
-        return parse_instant(text).astimezone(timezone.utc)
+        return parse_instant(text).astimezone(UTC)
     except OverflowError as error:
         raise InputError(f"no instant ({error})") from None
 
@@ -104,7 +104,7 @@ def ago(text: str, now: datetime) -> datetime:
     try:
         return now - timedelta(seconds=seconds)
     except OverflowError:
-        return datetime.min.replace(tzinfo=timezone.utc)
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def doubt_text(doubt: Run) -> str:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from hashlib import blake2b
@@ -61,7 +61,7 @@ KEY_VALUE_DIGESTED: Final = KEY_VALUE_PREFIX + 32
 
 DIGITS_MAX: Final = 100_000  # of a bigdec, so that a damaged one cannot ask for endless zeros
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _BIAS = 2**63
 _ALL = 2**64 - 1
@@ -187,8 +187,8 @@ def instant_of(micros: int) -> datetime:
     return EPOCH + timedelta(microseconds=micros)
 
 
-FIRST_MICRO: Final = micros_of(datetime.min.replace(tzinfo=timezone.utc))
-LAST_MICRO: Final = micros_of(datetime.max.replace(tzinfo=timezone.utc))
+FIRST_MICRO: Final = micros_of(datetime.min.replace(tzinfo=UTC))
+LAST_MICRO: Final = micros_of(datetime.max.replace(tzinfo=UTC))
 """The first and the last instant that can be shown, those of the years 1 to 9999."""
 
 
