@@ -77,10 +77,21 @@ def test_the_schema_and_the_transaction_are_taken(tmp_path: Path) -> None:
     run(*COWFS, "check", "db", cwd=tmp_path)
 
 
-def test_every_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    assert links
-    assert [link for link in links if not (CHECKOUT / link).exists()] == []
+DOCUMENTS = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", document.read_text())
+    assert links or document.name not in ("README.md", "overview.md")
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_every_file_that_the_overview_names_is_there() -> None:
+    text = (CHECKOUT / "docs/design/overview.md").read_text()
+    named = re.findall(r"`([a-z]+/[a-z_/]+\.py)`", text)
+    assert named
+    assert [name for name in named if not (CHECKOUT / "cowfs" / name).exists()] == []
 
 
 def test_every_script_is_named() -> None:
