@@ -9,31 +9,24 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import click
 
 from cowfs.cli.arguments import DATABASE, DRY_RUN, DRY_RUN_NOTE, parse_json, shown_path
+from cowfs.cli.importbatches import MOST_LINES, ByCost, ByCount, Line
 from cowfs.cli.importprogress import ImportProgress
 from cowfs.cli.output import echo, reporting
 from cowfs.cli.progress import progress_bar
 from cowfs.cli.signals import allow
 from cowfs.errors import CowfsError, EntityTaken, InputError, TransactionError
 from cowfs.store.batches import Batches
+from cowfs.store.batchsize import BatchSize
 from cowfs.store.store import Store
 from cowfs.store.tx.importids import NewEntities, OwnEntities
 from cowfs.store.tx.transaction import TxReport
 
-_BATCH = 1000
 _TAKEN = "--renumber gives the entities of the files new ids, --keep-ids changes those of the database"
-
-
-class Line(NamedTuple):
-    """One form, where it stands, and how many bytes its line has."""
-
-    number: int
-    form: Any
-    size: int
 
 
 @click.command(name="import")
@@ -41,7 +34,7 @@ class Line(NamedTuple):
 @click.argument(
     "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(readable=False, path_type=Path, allow_dash=True)
 )
-@click.option("--batch", type=click.IntRange(1), default=_BATCH, show_default=True, help="Lines that make one commit.")
+@click.option("--batch", type=click.IntRange(1), help="Lines that make one commit; otherwise as many as cost little space.")
 @click.option("--from-line", type=click.IntRange(1), default=1, help="Begin at this line (of the first file).")
 @click.option("--keep-history", is_flag=True, help="Keep the state after each batch, as of any commit.")
 @click.option("--renumber", is_flag=True, help="Give each entity of the files a new id; keep the references.")
@@ -51,7 +44,7 @@ class Line(NamedTuple):
 def import_(
     database: Path,
     files: tuple[Path, ...],
-    batch: int,
+    batch: int | None,
     from_line: int,
     keep_history: bool,
     renumber: bool,
@@ -65,7 +58,9 @@ def import_(
     and nothing of the batch with that line is committed.
 
     In a database without data, only the state after the last batch is kept: the state after each batch is given up, and
-    its space reused, when the next batch is committed. Existing history is kept, and then the batches are kept as well.
+    its space reused, when the next batch is committed. There the first batch has 4 MiB of lines, or up to 6 MiB if that is
+    all; later batches have up to 1,000 lines, few enough to copy only a small part of the file. Existing history is kept,
+    and then the batches, of 1,000 lines each, are kept as well.
 
     An export identifies entities by number, and DB may use the same numbers for others. So a map with the id of an entity
     that had data before this import is refused, unless --keep-ids or --renumber says what is meant. Operations (lists)
@@ -85,7 +80,7 @@ def import_(
         batches = store.rehearsal() if dry_run else Batches(store, keep_history=keep_history or renumber)
         with reporting(progress):
             with _synced(store) if no_sync else nullcontext(), batches as target:
-                datoms = _Import(target.transact, ids, batch, progress).files(files)
+                datoms = _Import(target.transact, ids, _split(batches, batch, files), progress).files(files)
             done = f"datoms would be imported{DRY_RUN_NOTE}" if dry_run else f"datoms imported, txid {_txid(store)}"
             echo(f"{database}: {datoms:,} {done}")
 
@@ -97,6 +92,22 @@ def _synced(store: Store) -> Iterator[None]:
         yield
     finally:
         store.env.sync()
+
+
+def _split(batches: object, batch: int | None, files: tuple[Path, ...]) -> ByCount | ByCost:
+    """Return what makes batches of lines: ``batch`` of them, if that is given."""
+    if batch is None and isinstance(batches, Batches) and batches.given_up:
+        return ByCost(batches.footprint, BatchSize(_total(files)))
+    return ByCount(batch or MOST_LINES)
+
+
+def _total(files: tuple[Path, ...]) -> int | None:
+    """Return how many bytes the files have; None when one is a pipe, or cannot be looked at."""
+    try:
+        found = [path.stat() for path in files]
+    except OSError:
+        return None
+    return sum(status.st_size for status in found) if all(stat.S_ISREG(status.st_mode) for status in found) else None
 
 
 def _ids(from_line: int, *, renumber: bool, keep_ids: bool) -> OwnEntities | NewEntities | None:
@@ -120,7 +131,7 @@ class _Import:
 
     transact: Callable[..., TxReport]
     ids: OwnEntities | NewEntities | None
-    batch: int
+    batches: ByCount | ByCost
     progress: ImportProgress
 
     def files(self, paths: tuple[Path, ...]) -> int:
@@ -137,8 +148,7 @@ class _Import:
         total, from_line = 0, self.progress.first_line
         with _open(path) as file, progress_bar(shown_path(path), _size(file)) as show:
             self._skip(file, path, from_line - 1)
-            lines = _lines(file, path, from_line)
-            while forms := list(islice(lines, self.batch)):
+            for forms in self.batches.split(_lines(file, path, from_line)):
                 total += self._batch(path, forms)
                 self.progress.commit(forms[-1].number)
                 allow()  # a signal, if one came while the batch was committed

@@ -13,7 +13,9 @@ from typing import Any
 
 from cowfs.engine.pace import Pace
 from cowfs.engine.policy import HistoryView
+from cowfs.pages.freelist import freed_pages
 from cowfs.pages.reader import Reader
+from cowfs.store.batchsize import Footprint
 from cowfs.store.history.named import read_named
 from cowfs.store.history.retention import StoreRetention
 from cowfs.store.model.layout import read_state, txid_of
@@ -39,6 +41,17 @@ class Batches:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         self._store.env.rootlog.policy = self._usual
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the state after each batch is given up, so that large batches cost space."""
+        return self._policy is not None
+
+    def footprint(self) -> Footprint:
+        """Return the pages of the newest commit, and what it has copied."""
+        with self._store.env.hold() as hold:
+            newest, free = hold.root.txnid, freed_pages(hold, 0, hold.root.txnid)
+            return Footprint(hold.root.pages - free, freed_pages(hold, newest - 1, newest))
 
     def transact(self, data: Any, *, ids: ImportIds | None = None) -> TxReport:
         """Do one batch as one transaction; takes and raises what ``Store.transact`` does."""

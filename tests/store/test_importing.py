@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
+from cowfs.cli.importbatches import ByCost, Line
 from cowfs.errors import TransactionError
 from cowfs.store.batches import Batches
+from cowfs.store.batchsize import BatchSize
 from cowfs.store.history.retention import Retention
 from tests import churn
-from tests.commands import cowfs
+from tests.commands import cowfs, cowfs_here
 
 _SCHEMA = {":note/key": {":db/unique": ":db.unique/identity"}}
 
@@ -138,3 +141,57 @@ def test_bounds_are_those_of_the_store_again(store: Store) -> None:
     store.retain(Retention(commits=5))
     _import(store, 30)
     assert len(_retained(store)) <= 10, "the batches stay within the bounds"
+
+
+def _shuffled(count: int) -> list[dict[str, object]]:
+    numbers = [number * 7919 % 1_000_003 for number in range(count)]
+    return [{":note/key": f"{number:06}", ":note/rank": number * 31 % 1_000_003} for number in numbers]
+
+
+def _size_in_one(path: Path, lines: list[dict[str, object]]) -> int:
+    """Make a store of the lines in one transaction; return how many bytes it has."""
+    with Store.create(path, _SCHEMA, durability="none") as one:
+        one.transact(lines)
+    churn.require_sound(path)
+    return (path / "data.mdb").stat().st_size
+
+
+def test_a_small_import_ends_as_one_transaction_would(tmp_path: Path) -> None:
+    lines = _shuffled(3000)
+    (tmp_path / "lines").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    Store.create(tmp_path / "db", _SCHEMA, durability="none").close()
+    cowfs_here("import", "--no-sync", tmp_path / "db", tmp_path / "lines")
+    churn.require_sound(tmp_path / "db")
+    assert (tmp_path / "db" / "data.mdb").stat().st_size <= 1.02 * _size_in_one(tmp_path / "one", lines)
+
+
+def _by_cost(store: Store, lines: list[dict[str, object]], first: int, total: int | None) -> int:
+    """Import the lines in batches, the first one of so many bytes; return how many batches they are."""
+    sized = [Line(number, form, len(json.dumps(form))) for number, form in enumerate(lines, 1)]
+    count = 0
+    with Batches(store) as batches:
+        for batch in ByCost(batches.footprint, BatchSize(total, first)).split(iter(sized)):
+            batches.transact([line.form for line in batch])
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_batches_by_cost_end_not_much_larger_than_one_transaction(store: Store, tmp_path: Path, known: bool) -> None:
+    """Scaled down: the first batch has 128 KiB, the import three times as much, its keys in no order."""
+    lines = _shuffled(9000)
+    total = sum(len(json.dumps(line)) for line in lines)
+    assert _by_cost(store, lines, 128 << 10, total if known else None) > 20
+    size = (tmp_path / "db" / "data.mdb").stat().st_size
+    assert size <= 1.3 * _size_in_one(tmp_path / "one", lines)
+    with store.db() as db:
+        assert db.datom_count == 2 * len(lines)
+
+
+def test_a_batch_that_is_asked_for_has_so_many_lines(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("".join(f"{json.dumps(line)}\n" for line in _shuffled(100)))
+    Store.create(tmp_path / "db", _SCHEMA, durability="none").close()
+    cowfs_here("import", "--no-sync", "--batch", "7", tmp_path / "db", tmp_path / "lines")
+    churn.require_sound(tmp_path / "db")
+    with Store.open(tmp_path / "db") as store:
+        assert _retained(store) == [1 + 15]
