@@ -373,7 +373,7 @@ class Vetting:
                     child, start, _stop = _child(branch, other, low, high)
                     if _kind(self._file.page(child), child) != BRANCH:
                         raise CorruptDatabase(f"a leaf at level {level + 1} of a tree of depth {record.depth}", child)
-                    self._vet(name, start or b"")
+                    self._find(name, start or b"") or self._vet(name, start or b"")
             pgno, low, high = _child(branch, at, low, high)
 
     def _vet_run(self, size: int, first: int) -> None:
