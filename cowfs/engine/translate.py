@@ -39,7 +39,7 @@ def domain_error(error: lmdb.Error | OSError, path: Path) -> CowfsError:
     if address_space_limit() is not None and (isinstance(error, _MAP_TOO_SMALL) or _says(text, errno.ENOMEM)):
         return EnvironmentFailure(f"{path}: no address space left: {limit_text()}")
     if isinstance(error, lmdb.MapFullError | lmdb.DiskError) or _no_room(error, path):
-        return DiskFull(f"{path}: no space left on the filesystem; nothing of this transaction was committed")
+        return DiskFull(f"{path}: no space left on the filesystem")
     if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError):
         return CorruptDatabase(f"{path}: damaged ({text}); `cowfs check` says where")
     if isinstance(error, lmdb.VersionMismatchError):

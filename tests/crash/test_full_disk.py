@@ -123,7 +123,7 @@ def test_on_a_disk_without_a_free_byte_a_name_is_deleted_and_a_bound_lowered(tmp
     lines = in_private_mounts(script, *arguments).stdout.splitlines()
     room, stuck, before, deleted, written, lowered, after, check = lines
     assert room.strip() == "0"
-    assert stuck.startswith("1|cowfs: /mnt/db: no space left")
+    assert stuck.startswith("1|cowfs: /mnt/db: no space left on the filesystem; nothing of this transaction was committed;")
     assert stuck.endswith("; history cannot be given up: snapshot 'kept' holds txid 3 and what came after it")
     (snapshot,) = json.loads(before)["history"]["snapshots"]
     assert snapshot["bytes"] == 0, "within the bounds"

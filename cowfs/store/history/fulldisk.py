@@ -29,7 +29,7 @@ def write(env: Env, work: Callable[[WriteTxn], T], changed: StoreRetention | Non
                 result = work(txn)
         except DiskFull as error:
             if not env.give_up_history(changed):
-                raise DiskFull(f"{error}{_holders(env, changed)}") from error
+                raise DiskFull(f"{error}; nothing of this transaction was committed{_holders(env, changed)}") from error
         else:
             return result
 
