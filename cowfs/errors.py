@@ -78,12 +78,14 @@ class TransactionError(InputError):
 class EntityTaken(InputError):
     """A form of an import names an entity that had data before; nothing of the transaction was done.
 
-    ``form`` is the index of the form in the transaction data, None where it is not known.
+    ``form`` is the index of the form in the transaction data, None where it is not known. ``in_import`` says that the data
+    is of the same import, from an earlier file.
     """
 
-    def __init__(self, message: str, form: int | None = None) -> None:
+    def __init__(self, message: str, form: int | None = None, *, in_import: bool = False) -> None:
         super().__init__(message)
         self.form = form
+        self.in_import = in_import
 
 
 class NotFound(InputError):

@@ -26,6 +26,7 @@ from cowfs.store.store import Store
 from cowfs.store.tx.importids import NewEntities, OwnEntities
 from cowfs.store.tx.transaction import TxReport
 
+_IN_BOTH = "--keep-ids takes the same id in two files for the same entity"
 _TAKEN = "--renumber gives the entities of the files new ids, --keep-ids changes those of the database"
 
 
@@ -63,8 +64,8 @@ def import_(
     and then the batches, of 1,000 lines each, are kept as well.
 
     An export identifies entities by number, and DB may use the same numbers for others. So a map with the id of an entity
-    that had data before this import is refused, unless --keep-ids or --renumber says what is meant. Operations (lists)
-    with ids are not refused.
+    that had data before this import, or has data from an earlier FILE, is refused, unless --keep-ids or --renumber says
+    what is meant. Operations (lists) with ids are not refused.
 
     With --renumber, each positive id gets a new id where it first occurs, for all files together. Lookup refs name
     entities of DB. An entity with a unique identity value that exists in DB becomes that entity, unless an earlier batch
@@ -154,6 +155,8 @@ class _Import:
                 allow()  # a signal, if one came while the batch was committed
                 show(sum(line.size for line in forms))
         self.progress.end_file()
+        if isinstance(self.ids, OwnEntities):
+            self.ids.end_file()
         return total
 
     def _skip(self, file: BinaryIO, path: Path, count: int) -> None:
@@ -169,8 +172,10 @@ class _Import:
         except (TransactionError, EntityTaken) as error:
             if error.form is None:
                 raise
-            advice = f": {_TAKEN}" if isinstance(error, EntityTaken) else ""
-            raise type(error)(f"{shown_path(path)}, line {lines[error.form].number}: {error}{advice}") from None
+            text = f"{shown_path(path)}, line {lines[error.form].number}: {error}"
+            if isinstance(error, EntityTaken):
+                text = f"{text}: {_IN_BOTH if error.in_import else _TAKEN}"
+            raise type(error)(text) from None
 
 
 def _lines(file: BinaryIO, path: Path, from_line: int) -> Iterator[Line]:

@@ -299,6 +299,20 @@ def test_an_import_with_ids_goes_on_where_it_was_interrupted(database: Path, tmp
     cowfs_here("check", database)
 
 
+def test_two_files_of_an_import_do_not_share_entities_by_chance(database: Path, tmp_path: Path) -> None:
+    ann, bob = tmp_path / "ann.jsonl", tmp_path / "bob.jsonl"
+    ann.write_text('{":db/id": 7, ":name": "Ann"}\n{":db/id": 8, ":boss": {":db/id": 7}}\n{":db/id": 7, ":city": "Rome"}\n')
+    bob.write_text('{":db/id": 9, ":boss": {":db/id": 8}}\n{":db/id": 7, ":name": "Bob"}\n')
+    line = refused_here("import", database, ann, bob, code=1)
+    assert f"{bob}, line 2: entity 7 has data from an earlier file: --keep-ids" in line
+    assert f"{ann} is committed, and nothing of {bob}" in line
+    names = [json.loads(line).get(":name") for line in cowfs_here("export", database).splitlines()]
+    assert names == ["Ann", None]
+    cowfs_here("import", "--keep-ids", database, ann, bob)
+    assert json.loads(cowfs_here("export", database).splitlines()[0]) == {":db/id": 7, ":city": "Rome", ":name": "Bob"}
+    assert ": ok (" in cowfs_here("check", database)
+
+
 def test_an_import_that_lacks_lines_is_said(invoices: Path) -> None:
     before = cowfs_here("export", invoices)
     first, last = _EXPORT.split("\n\n")

@@ -3,7 +3,7 @@
 An export names its entities by number. In a store that has entities of its own the same numbers are others, so an import
 does one of three things with a positive id of its data:
 
-    OwnEntities   a map may name an entity that this import made, or that has no data; any other is refused
+    OwnEntities   a map may name an entity that this file made, or that has no data; any other is refused
     NewEntities   every id gets a new id, which is remembered for the whole import
     none of them  an id is an id of this store, as in a transaction
 
@@ -41,23 +41,31 @@ class ImportIds(Protocol):
 
 
 class OwnEntities:
-    """Refuses maps that name an entity which had data before the import named it first."""
+    """Refuses maps that name an entity which had data before the present file of the import first named it."""
 
     renumbered = None
 
     def __init__(self) -> None:
-        self._made: set[int] = set()
+        self._made: set[int] = set()  # by the present file
+        self._earlier: set[int] = set()  # by files before it
         self._pending: set[int] = set()
+
+    def end_file(self) -> None:
+        """Take note that the next form is of another file, in which the same ids may mean other entities."""
+        self._earlier |= self._made
+        self._made.clear()
 
     def skip(self, form: Any) -> None:
         """Take the entities that a form names as made by this import: its line was imported before."""
         self._made.update(_entities_of(form))
 
     def check(self, reader: Reader, forms: FormReader, highest: int) -> None:
-        """Raise ``EntityTaken``, which names the first form, when a map names an entity that is not of this import."""
+        """Raise ``EntityTaken``, which names the first form, when a map names an entity that is not of this file."""
         named = {number for number in forms.subjects if number > 0} | {number for _form, number in forms.chosen}
         taken = {number for number in named - self._made if number <= highest and has_datoms(reader, entity_key(number))}
         for form, number in forms.chosen:
+            if number in taken and number in self._earlier:
+                raise EntityTaken(f"entity {number} has data from an earlier file", form, in_import=True)
             if number in taken:
                 raise EntityTaken(f"entity {number} has data that this import did not make", form)
         self._pending = named - taken
