@@ -1,4 +1,4 @@
-"""Mutated files through every command (tests/mutants.py says how), as many as you like.
+"""Mutated files through every command (tests/support/mutants.py says how), as many as you like.
 
     scripts/fuzz [--seed N] [--count N]
 
@@ -12,7 +12,7 @@ import argparse
 import sys
 import time
 
-from tests.mutants import hunt, place
+from tests.support.mutants import hunt, place
 
 
 def main() -> None:

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests import churn, disk, kills, powercut, races
-from tests.copies import copy_and_check
-from tests.mounted import mounted
+from tests.support import churn, disk, kills, powercut, races
+from tests.support.copies import copy_and_check
+from tests.support.mounted import mounted
 
 _COPIES = 12
 _KILLS = 8

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from cowfs.mount import mountpoint
-from tests.clocks import FakeClock
-from tests.mounted import unmount
+from tests.support.clocks import FakeClock
+from tests.support.mounted import unmount
 
 
 @pytest.fixture(scope="session", autouse=True)

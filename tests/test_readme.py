@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cowfs.mount import mountpoint
-from tests.commands import CHECKOUT, COWFS, run
-from tests.mounted import unmount
+from tests.support.commands import CHECKOUT, COWFS, run
+from tests.support.mounted import unmount
 
 README = (CHECKOUT / "README.md").read_text()
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from cowfs.backup.progress import Progress, silent
+from cowfs.backup.reporting import Progress, silent
 from cowfs.backup.staging import Access, is_there, staged
 from cowfs.backup.verify import check, txid_at
 from cowfs.engine import compaction

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from cowfs.backup.progress import Progress, silent
+from cowfs.backup.reporting import Progress, silent
 from cowfs.engine.opening import reading
 from cowfs.errors import DatabaseError
 from cowfs.pages.btree import TreeReader

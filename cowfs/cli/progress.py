@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import click
 
-from cowfs.backup.progress import Advance
+from cowfs.backup.reporting import Advance
 from cowfs.cli.output import progress_stream
 from cowfs.escaping import escaped
 

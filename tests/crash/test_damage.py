@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
-from tests.commands import cowfs_here, one_line, python, run_here
-from tests.mounted import complaints, log_of, mounted, serving
+from tests.support.commands import cowfs_here, one_line, python, run_here
+from tests.support.mounted import complaints, log_of, mounted, serving
 
 _PAGE = 4096
 _CLASSES = {0x01: "branch", 0x02: "leaf", 0x04: "overflow", 0x08: "meta"}

@@ -1,4 +1,4 @@
-"""Calls that fail once: ``tests.faults`` says what must hold after each of them."""
+"""Calls that fail once: ``tests.support.faults`` says what must hold after each of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import python, run
-from tests.failing import How, failing_filesystem
+from tests.support.commands import python, run
+from tests.support.failing import How, failing_filesystem
 
 _COMMIT = ("write db/data.mdb", "fsync db/data.mdb", "write db/lock.mdb")  # calls of each
 _INIT = ("mkdir new", "create new", "write new", "fsync new", "rename new", "fsyncdir new", "fsyncdir .")
@@ -69,7 +69,7 @@ def test_the_call_that_was_asked_for_fails(tmp_path: Path) -> None:
 )
 def test_each_call_fails_once(tmp_path: Path, scenario: str, code: str, how: How, expected: tuple[str, ...]) -> None:
     with failing_filesystem(tmp_path) as faults:
-        command = (sys.executable, "-m", "tests.faults", scenario, faults.point, faults.plan, code, how.name)
+        command = (sys.executable, "-m", "tests.support.faults", scenario, faults.point, faults.plan, code, how.name)
         printed = run(*command).stdout
     print(printed)
     assert [call for call in expected if not re.search(rf"{re.escape(call)}\S* {code}", printed)] == []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cowfs import Store
-from tests.commands import COWFS, in_private_mounts
+from tests.support.commands import COWFS, in_private_mounts
 
 _LINES = 400
 

@@ -1,4 +1,4 @@
-"""SIGKILL, for writers and mounts: ``tests.kills`` says what must be true, ``scripts/torture`` does it for longer."""
+"""SIGKILL, for writers and mounts: ``support.kills`` says what must be true, ``scripts/torture`` does it for longer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
-from tests import churn, kills
-from tests.commands import COWFS, LIMIT, cowfs_here
-from tests.mounted import mounted
+from tests.support import churn, kills
+from tests.support.commands import COWFS, LIMIT, cowfs_here
+from tests.support.mounted import mounted
 
 
 def test_what_a_killed_writer_has_acknowledged_is_there(tmp_path: Path) -> None:

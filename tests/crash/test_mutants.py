@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mutants import hunt, place
+from tests.support.mutants import hunt, place
 
 _MUTANTS = 2000
 _PARTS = 16

@@ -1,4 +1,4 @@
-"""Loss of power: ``tests.powercut`` says what a disk may hold after it, and what must be true of a store."""
+"""Loss of power: ``tests.support.powercut`` says what a disk may hold after it, and what must be true of a store."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from cowfs.errors import CowfsError
-from tests import churn, disk, powercut
-from tests.commands import python
-from tests.recorder import Event, Faults, Kind, recording
+from tests.support import churn, disk, powercut
+from tests.support.commands import python
+from tests.support.recorder import Event, Faults, Kind, recording
 
 _COMMITS = 60
 _CUTS = 60

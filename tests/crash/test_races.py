@@ -1,4 +1,4 @@
-"""Processes that fight for one store while they are killed: ``tests.races`` says what must be true, here for some rounds.
+"""Processes that fight for one store while they are killed: ``support.races`` says what must be true, here for some rounds.
 
 ``scripts/torture --scene races`` goes on for longer.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.races import race
+from tests.support.races import race
 
 
 def _play(scene: str, directory: Path, wanted: Mapping[str, int]) -> None:

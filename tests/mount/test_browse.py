@@ -13,9 +13,9 @@ import lmdb
 import pytest
 
 from cowfs import Store
-from tests import churn
-from tests.commands import cowfs, run
-from tests.mounted import Mount, mounted
+from tests.support import churn
+from tests.support.commands import cowfs, run
+from tests.support.mounted import Mount, mounted
 
 _SCHEMA = {
     ":person/email": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"},

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
-from tests.commands import run
-from tests.mounted import Mount, mounted
+from tests.support.commands import run
+from tests.support.mounted import Mount, mounted
 
 Call = Callable[[bytes], object]
 

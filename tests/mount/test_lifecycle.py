@@ -18,7 +18,7 @@ import pytest
 
 from cowfs import Store
 from cowfs.mount import mountpoint
-from tests.commands import (
+from tests.support.commands import (
     CHECKOUT,
     COWFS,
     LIMIT,
@@ -31,8 +31,8 @@ from tests.commands import (
     run,
     unprivileged,
 )
-from tests.mounted import complaints, log_of, mounted, serving, unmount
-from tests.users import User, ordinary_user
+from tests.support.mounted import complaints, log_of, mounted, serving, unmount
+from tests.support.users import User, ordinary_user
 
 _CUT = "fuse: reading device: Software caused connection abort"  # how libfuse sees the end of a detached mount, at times
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

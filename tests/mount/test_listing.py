@@ -15,8 +15,8 @@ from cowfs.errors import EnvironmentFailure, NotFound
 from cowfs.mount import readdir
 from cowfs.mount.readdir import Listing
 from cowfs.views.node import Attributes, Directory, Entry, Node
-from tests import churn
-from tests.mounted import mounted
+from tests.support import churn
+from tests.support.mounted import mounted
 
 
 class Numbers(Directory):

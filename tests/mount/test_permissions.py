@@ -19,9 +19,9 @@ from cowfs import Store
 from cowfs.errors import MountError
 from cowfs.mount.permissions import Permissions
 from cowfs.mount.rights import Rights, parse_rights, readable
-from tests import churn
-from tests.commands import run
-from tests.mounted import Mount, mounted
+from tests.support import churn
+from tests.support.commands import run
+from tests.support.mounted import Mount, mounted
 
 _ACCESS = "system.posix_acl_access"
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20

@@ -17,10 +17,10 @@ import pytest
 
 from cowfs import Store
 from cowfs.store.history.retention import Retention
-from tests import churn
-from tests.commands import LIMIT, cowfs, cowfs_here, run
-from tests.mounted import Mount, mounted
-from tests.times import made_ago
+from tests.support import churn
+from tests.support.commands import LIMIT, cowfs, cowfs_here, run
+from tests.support.mounted import Mount, mounted
+from tests.support.times import made_ago
 
 
 @pytest.fixture

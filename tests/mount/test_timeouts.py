@@ -14,8 +14,8 @@ from cowfs import Store
 from cowfs.mount import timeouts
 from cowfs.mount.timeouts import Timeouts
 from cowfs.store.history.retention import Retention
-from tests import churn
-from tests.mounted import mounted
+from tests.support import churn
+from tests.support.mounted import mounted
 
 _NAME, _ATTRIBUTES = (float(timeouts.OPTIONS[name]) for name in ("entry_timeout", "attr_timeout"))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
-from tests.commands import cowfs_here, one_line
-from tests.users import User, ordinary_user
+from tests.support.commands import cowfs_here, one_line
+from tests.support.users import User, ordinary_user
 
 # What somebody does with a database of his own: write it with cowfs, and with LMDB.
 _USE = """

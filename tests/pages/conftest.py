@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .environments import findings, write_all_kinds
+from tests.support.environments import findings, write_all_kinds
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,8 @@ from cowfs.errors import (
     UnsupportedFormat,
 )
 from cowfs.pages.datafile import DataFile
-from tests.commands import python
-
-from .environments import empty_file, stock
+from tests.support.commands import python
+from tests.support.environments import empty_file, stock
 
 
 @pytest.fixture(autouse=True)

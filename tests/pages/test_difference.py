@@ -16,10 +16,9 @@ from cowfs.pages.btree import TreeReader, parse_branch
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.difference import Change, changed_entries
 from cowfs.pages.format import HEADER_SIZE, NO_PAGE
-
-from .environments import KINDS, PLAIN, Counting, empty_file, findings, newest, stock, write_all_kinds
-from .retained import put, retaining, span_of
-from .writer import STYLES, commit
+from tests.support.environments import KINDS, PLAIN, Counting, empty_file, findings, newest, stock, write_all_kinds
+from tests.support.retained import put, retaining, span_of
+from tests.support.writer import STYLES, commit
 
 SIZES = st.sampled_from([0, 1, 30, 100, 200, 3000, 9000])
 CHANGES = st.lists(

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from cowfs.errors import CorruptDatabase
 from cowfs.pages.freelist import PageSet, parse_free_record, read_free_pages
-from tests.commands import run
-
-from .environments import newest, stock
+from tests.support.commands import run
+from tests.support.environments import newest, stock
 
 BOUND = st.integers(1, 300)
 PAGES = st.sets(st.integers(0, 299), max_size=300) | st.sets(st.integers(0, 299), max_size=40).map(

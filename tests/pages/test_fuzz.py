@@ -18,9 +18,8 @@ from cowfs.pages.btree import TreeReader
 from cowfs.pages.freelist import read_free_pages
 from cowfs.pages.image import pages_in_use
 from cowfs.pages.pagecheck import check_pages
-
-from .environments import Counting, write_all_kinds
-from .surgery import Patient
+from tests.support.environments import Counting, write_all_kinds
+from tests.support.surgery import Patient
 
 FLIPS = 350  # in each class of page
 READS_OF_A_PAGE = 100  # on the average, in one look at a damaged file

@@ -22,11 +22,10 @@ from cowfs.pages.format import META_SIZE, Root, parse_meta
 from cowfs.pages.freelist import read_free_pages
 from cowfs.pages.image import pages_in_use
 from cowfs.pages.pagecheck import check_pages
-from tests.commands import run
-from tests.stock import opened, require_balance
-
-from .environments import findings, image_bytes, newest, stock
-from .writer import STYLES, require_certified, writing
+from tests.support.commands import run
+from tests.support.environments import findings, image_bytes, newest, stock
+from tests.support.stock import opened, require_balance
+from tests.support.writer import STYLES, require_certified, writing
 
 Model = dict[bytes, bytes]
 

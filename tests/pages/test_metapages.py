@@ -14,8 +14,7 @@ from cowfs.engine.opening import reading
 from cowfs.errors import CorruptDatabase, DatabaseError
 from cowfs.pages.datafile import DataFile
 from cowfs.pages.format import MAX_TXNID, META_SIZE
-
-from .environments import findings, stock
+from tests.support.environments import findings, stock
 
 LAST = 7
 SLOTS = {"older": (LAST - 1) & 1, "newer": LAST & 1}

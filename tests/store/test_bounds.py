@@ -10,7 +10,7 @@ import pytest
 from cowfs import Store
 from cowfs.engine.policy import HistoryView
 from cowfs.store.history.retention import Retention, StoreRetention
-from tests import churn
+from tests.support import churn
 
 _MIB = 1 << 20
 

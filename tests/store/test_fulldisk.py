@@ -12,7 +12,7 @@ from cowfs import Store
 from cowfs.engine.writetxn import WriteTxn
 from cowfs.errors import DiskFull, NotFound
 from cowfs.store.history.retention import Retention
-from tests import churn
+from tests.support import churn
 
 
 @pytest.fixture

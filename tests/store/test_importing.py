@@ -15,8 +15,8 @@ from cowfs.errors import TransactionError
 from cowfs.store.batches import Batches
 from cowfs.store.batchsize import BatchSize
 from cowfs.store.history.retention import Retention
-from tests import churn
-from tests.commands import cowfs, cowfs_here
+from tests.support import churn
+from tests.support.commands import cowfs, cowfs_here
 
 _SCHEMA = {":note/key": {":db/unique": ":db.unique/identity"}}
 

@@ -21,9 +21,9 @@ from cowfs.engine.env import Env
 from cowfs.engine.making import blank_file
 from cowfs.errors import Busy, CowfsError, InvalidTarget, NotADatabase
 from cowfs.pages.unfinished import is_unfinished
-from tests import disk
-from tests.commands import COWFS, LIMIT, cowfs_here, in_private_mounts, python, refused_here, run
-from tests.recorder import recording
+from tests.support import disk
+from tests.support.commands import COWFS, LIMIT, cowfs_here, in_private_mounts, python, refused_here, run
+from tests.support.recorder import recording
 
 from .conftest import findings
 

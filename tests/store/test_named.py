@@ -16,7 +16,7 @@ from cowfs.pages.datafile import DataFile
 from cowfs.store.history.named import NAME_KEYS, ONE_RECORD_KEY, NamedSnapshot, checked
 from cowfs.store.history.retention import Retention, StoreRetention
 from cowfs.store.model.layout import META
-from tests import churn
+from tests.support import churn
 
 _NOW = datetime(2026, 11, 22, tzinfo=UTC)
 

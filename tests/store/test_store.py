@@ -15,8 +15,8 @@ import cowfs
 from cowfs import Store
 from cowfs.errors import AccessDenied, InputError, InvalidTarget, NotADatabase, SchemaError, UnsupportedFormat
 from cowfs.store.model.layout import State, txid_of
-from tests.clocks import FakeClock
-from tests.commands import LIMIT
+from tests.support.clocks import FakeClock
+from tests.support.commands import LIMIT
 
 from .conftest import PEOPLE, findings
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.forked import Program, program
+from tests.support.forked import Program, program
 
 
 @pytest.fixture(scope="session")

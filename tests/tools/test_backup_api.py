@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cowfs
-from cowfs.backup.progress import Advance
+from cowfs.backup.reporting import Advance
 from cowfs.errors import CorruptDatabase, InputError, InvalidTarget
 
 

@@ -18,9 +18,9 @@ import pytest
 from cowfs import Store
 from cowfs.cli.demo import geonames
 from cowfs.store.read.db import Db
-from tests import churn
-from tests.commands import LIMIT, run
-from tests.mounted import mounted
+from tests.support import churn
+from tests.support.commands import LIMIT, run
+from tests.support.mounted import mounted
 
 _BATCH = 20_000
 _MIXED = "entities/0-999"  # the countries, and cities after them

@@ -18,8 +18,8 @@ from cowfs.store.model import clock as clock_module
 from cowfs.store.model.values import instant_text
 from cowfs.views.commitdir import SnapshotDirectory
 from cowfs.views.tree import Tree
-from tests.clocks import FakeClock
-from tests.commands import cowfs_here, refused_here, run_here
+from tests.support.clocks import FakeClock
+from tests.support.commands import cowfs_here, refused_here, run_here
 
 
 @pytest.fixture

@@ -13,9 +13,19 @@ from typing import Any
 import lmdb
 import pytest
 
-from tests.commands import COWFS, cowfs, cowfs_here, in_private_mounts, one_line, refused, refused_here, run, run_here
-from tests.mounted import mounted
-from tests.users import ordinary_user
+from tests.support.commands import (
+    COWFS,
+    cowfs,
+    cowfs_here,
+    in_private_mounts,
+    one_line,
+    refused,
+    refused_here,
+    run,
+    run_here,
+)
+from tests.support.mounted import mounted
+from tests.support.users import ordinary_user
 
 _SCHEMA = {
     ":person/email": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"},

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import churn
-from tests.copies import copy_and_check
-from tests.mounted import mounted
+from tests.support import churn
+from tests.support.copies import copy_and_check
+from tests.support.mounted import mounted
 
 
 @pytest.mark.parametrize(("kind", "copies", "pause"), [("plain", 12, 0.001), ("store-none", 12, 0.01), ("store", 12, 0.01)])

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from cowfs import Store
-from tests.commands import COWFS, LIMIT, cowfs_here, refused_here, run
-from tests.times import made_ago
+from tests.support.commands import COWFS, LIMIT, cowfs_here, refused_here, run
+from tests.support.times import made_ago
 
 SCHEMA = {
     ":person/email": {":db/valueType": ":db.type/string", ":db/unique": ":db.unique/identity"},

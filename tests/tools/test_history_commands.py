@@ -22,9 +22,9 @@ from cowfs.cli.history import bounds_text, event_text
 from cowfs.store.history.retention import DEFAULT_RETENTION, Retention
 from cowfs.store.model.values import parse_instant
 from cowfs.units import exact_bytes_text
-from tests.commands import COWFS, LIMIT, cowfs_here, python, refused_here, run
-from tests.times import made_ago
-from tests.users import ordinary_user
+from tests.support.commands import COWFS, LIMIT, cowfs_here, python, refused_here, run
+from tests.support.times import made_ago
+from tests.support.users import ordinary_user
 
 _OWNER = pwd.getpwuid(os.getuid()).pw_name
 

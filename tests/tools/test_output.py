@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import COWFS, LIMIT, cowfs_here, run
-from tests.forked import BROKEN_PIPE, CLOSED, Program
+from tests.support.commands import COWFS, LIMIT, cowfs_here, run
+from tests.support.forked import BROKEN_PIPE, CLOSED, Program
 
 _FULL = "/dev/full"
 _READING = {

@@ -15,7 +15,7 @@ import pytest
 
 from cowfs import Store
 from cowfs.store.history.retention import Retention
-from tests.commands import COWFS, cowfs_here, in_private_mounts, refused_here, run_here
+from tests.support.commands import COWFS, cowfs_here, in_private_mounts, refused_here, run_here
 
 PAGE = 4096
 

@@ -14,9 +14,9 @@ import pytest
 
 from cowfs import Store
 from cowfs.store.history.retention import Retention
-from tests.commands import run
-from tests.copies import silent
-from tests.mounted import Mount, mounted
+from tests.support.commands import run
+from tests.support.copies import silent
+from tests.support.mounted import Mount, mounted
 
 _TRIES = 40
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from cowfs.mount import mountpoint
-from tests.commands import COWFS, LIMIT, Argument, cowfs_here, run
-from tests.mounted import log_of, unmount
+from tests.support.commands import COWFS, LIMIT, Argument, cowfs_here, run
+from tests.support.mounted import log_of, unmount
 
 _HEEDED = "import signal; [signal.signal(number, signal.SIG_DFL) for number in (1, 2, 15)]"  # whatever started the tests
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

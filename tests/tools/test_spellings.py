@@ -8,9 +8,9 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from tests.commands import cowfs_here, run_here
-from tests.mounted import mounted
-from tests.pages.writer import writing
+from tests.support.commands import cowfs_here, run_here
+from tests.support.mounted import mounted
+from tests.support.writer import writing
 
 _ROUNDS = 3
 

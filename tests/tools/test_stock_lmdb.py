@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import churn, stock
-from tests.commands import python, run
-from tests.mounted import Mount, mounted
+from tests.support import churn, stock
+from tests.support.commands import python, run
+from tests.support.mounted import Mount, mounted
 
 _COMMITS = 30
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import cowfs_here
-from tests.forked import Program
+from tests.support.commands import cowfs_here
+from tests.support.forked import Program
 
 _EVIL = "\u009b31m\u202e\u2028\u200b\x7f\u0085"
 _ATTRIBUTE = f"evil/{_EVIL.translate({0x2028: None, 0x85: None, 0x7F: None})}"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
-from tests import copies
-from tests.commands import run
-from tests.mounted import Mount, mounted
+from tests.support import copies
+from tests.support.commands import run
+from tests.support.mounted import Mount, mounted
 
 _NEEDLE = "a needle in the hay"
 _FILES = ["data.mdb", "schema.json", "snapshot.json"]

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from cowfs import Store
-from tests import churn, walker
-from tests.commands import LIMIT, run
-from tests.mounted import Mount, mounted
+from tests.support import churn, walker
+from tests.support.commands import LIMIT, run
+from tests.support.mounted import Mount, mounted
 
 _ROUNDS = {"sleeps": 2, "sleeps-and-lists-again": 1, "reads-slowly": 2}
 

@@ -11,7 +11,7 @@ from cowfs.commits.observed import ObservedCommits
 from cowfs.commits.opened import open_commits
 from cowfs.engine.env import Env
 from cowfs.errors import EnvironmentFailure, NotFound
-from tests.commands import cowfs
+from tests.support.commands import cowfs
 
 from .conftest import add, put
 

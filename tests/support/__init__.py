@@ -1,0 +1,1 @@
+"""What the tests share: commands, mounts, other writers, failures, and models of a disk."""
