@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
-from cowfs.cli.history import Opened, opened
+from cowfs.cli.history import commit_named
 from cowfs.cli.output import echo
+from cowfs.store.history.opened import Opened, opened
 from cowfs.store.model import clock
 from cowfs.store.model.datom import Datom
 from cowfs.store.model.values import to_json
@@ -49,7 +50,7 @@ def diff(database: Path, a: str, b: str, as_json: bool) -> None:
 
 
 def _commit(source: Opened, text: str, now: datetime, argument: str) -> Db:
-    return source.require_store() if text == _LATEST else source.commit(text, now, argument)
+    return source.require_store() if text == _LATEST else commit_named(source, text, now, argument)
 
 
 def _lines(old: Db, new: Db) -> Iterator[str]:

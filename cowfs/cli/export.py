@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from cowfs.cli.arguments import DATABASE
-from cowfs.cli.history import opened
+from cowfs.cli.history import commit_named
 from cowfs.cli.output import echo
+from cowfs.store.history.opened import opened
 from cowfs.store.model import clock
 
 
@@ -25,6 +26,6 @@ def export(database: Path, at: str | None) -> None:
     """
     with opened(database, insist=at is not None) as source:
         newest = source.require_store()
-        with newest if at is None else source.commit(at, clock.now(), "--at") as db:
+        with newest if at is None else commit_named(source, at, clock.now(), "--at") as db:
             for document in db.export():
                 echo(json.dumps(document, ensure_ascii=False, separators=(",", ":")))

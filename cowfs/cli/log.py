@@ -11,8 +11,8 @@ import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, print_json
 from cowfs.cli.diff import datom_line
-from cowfs.cli.history import Opened, opened
 from cowfs.cli.output import echo
+from cowfs.store.history.opened import Opened, opened
 from cowfs.store.model.values import instant_text
 from cowfs.store.read.jsondatoms import transaction_json
 from cowfs.store.read.log import TxRow

@@ -15,11 +15,11 @@ import click
 from cowfs.cli.arguments import DATABASE
 from cowfs.cli.signals import pending
 from cowfs.engine.location import locate
+from cowfs.engine.opening import require_database
 from cowfs.engine.stage import deferred
 from cowfs.errors import CowfsError
 from cowfs.mount import daemon
 from cowfs.mount.mountpoint import prepare, require_fuse, unmount
-from cowfs.pages.datafile import DataFile
 
 _POINT = click.argument("mountpoint", type=click.Path(readable=False, path_type=Path))
 
@@ -63,7 +63,7 @@ def mount(
         return
     require_fuse()
     prepare(mountpoint, database)
-    DataFile(database).close()  # say at once what cannot work
+    require_database(database)  # or say at once why it cannot work
     command = [sys.executable, "-m", "cowfs.cli", "mount", "--foreground", f"--keep={keep}"]
     command += [f"-o{group}" for group in options]
     daemon.start(command, [str(database.resolve()), str(mountpoint.resolve())], log_path or _log_path(database))

@@ -12,20 +12,19 @@ import click
 from cowfs.cli.arguments import AS_JSON, DATABASE, bounds_options, changed, print_json
 from cowfs.cli.dating import clock_text
 from cowfs.cli.history import (
-    Opened,
     bounds_text,
     commit_text,
     commits_text,
     describe,
     describe_snapshots,
     event_text,
-    opened,
     reader_text,
     snapshot_text,
 )
 from cowfs.cli.output import echo, reporting
 from cowfs.cli.table import print_lines, table
 from cowfs.errors import NotFound
+from cowfs.store.history.opened import Opened, opened
 from cowfs.store.history.retention import Retention, read_retention
 from cowfs.store.history.timeline import Timeline
 from cowfs.store.model import clock

@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from cowfs.cli.arguments import AS_JSON, DATABASE, duration, print_json
-from cowfs.cli.history import describe_snapshots, expiry_text, opened
+from cowfs.cli.history import describe_snapshots, expiry_text
 from cowfs.cli.output import complain, echo, reporting
 from cowfs.cli.table import shown, table
 from cowfs.store.history.named import NamedSnapshot
+from cowfs.store.history.opened import opened
 from cowfs.store.model import clock
 from cowfs.store.model.values import instant_text
 from cowfs.store.store import Store

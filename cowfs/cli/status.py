@@ -17,14 +17,13 @@ from cowfs.cli.history import (
     commits_text,
     describe,
     event_text,
-    opened,
     reader_text,
     snapshot_text,
 )
 from cowfs.cli.table import print_lines
 from cowfs.engine.location import locate
 from cowfs.mount import mountpoint
-from cowfs.pages.freelist import read_free_pages
+from cowfs.store.history.opened import opened
 from cowfs.store.model import clock
 from cowfs.store.model.values import instant_text
 from cowfs.store.read.db import Db
@@ -63,7 +62,7 @@ def _describe(database: Path, now: datetime) -> dict[str, Any]:
                 "page_bytes": reader.root.page_size,
                 "pages": reader.root.pages,
                 "history_pages": held,
-                "free_pages": len(read_free_pages(reader)) - held,
+                "free_pages": source.free_pages - held,
             },
             "history": history,
             "readers": source.readers(),

@@ -38,6 +38,11 @@ def reading(path: Path) -> Iterator[TreeReader]:
             yield hold
 
 
+def require_database(path: Path) -> None:
+    """Raise what opening ``path`` for reading would raise at once: it is no database, or may not be read."""
+    DataFile(path).close()
+
+
 def _env_of(path: Path) -> Env | None:
     """Return the environment, open for reading, where a root of it can be held."""
     if not locate(path).has_lock:

@@ -18,9 +18,9 @@ from weakref import WeakKeyDictionary
 
 from cowfs.commits.held import HeldCommit
 from cowfs.errors import NotFound
-from cowfs.pages.reader import Reader
 from cowfs.store.model.layout import stop_after
 from cowfs.store.model.schema import Attribute
+from cowfs.store.read.db import Db
 from cowfs.store.read.tsv import pieces, starts
 from cowfs.views import filenames
 from cowfs.views.context import CommitContext, DataNode
@@ -102,7 +102,7 @@ class ColumnFile(DataNode, File):
     def _lines(self) -> Lines:
         known = _checkpoints.setdefault(self.snapshot, {})
         key = self._attribute.key
-        return Lines(self._context.db.reader, known.setdefault(key, Checkpoints.of(key, self.size)))
+        return Lines(self._context.db, known.setdefault(key, Checkpoints.of(key, self.size)))
 
 
 @dataclass
@@ -141,10 +141,10 @@ class Lines:
     ``_piece`` are the lines that were made last; they begin at ``_at``.
     """
 
-    def __init__(self, reader: Reader, known: Checkpoints) -> None:
-        self._reader = reader
+    def __init__(self, db: Db, known: Checkpoints) -> None:
+        self._reader = db.reader
         self._known = known
-        self._rest = pieces(reader, known.keys[0], known.keys[-1])
+        self._rest = pieces(self._reader, known.keys[0], known.keys[-1])
         self._piece = b""
         self._at = 0
 

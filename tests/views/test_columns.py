@@ -18,6 +18,7 @@ from cowfs.pages.reader import Reader
 from cowfs.store.datomcheck import check_store
 from cowfs.store.model.layout import COUNT_KEYS, META
 from cowfs.store.model.lines import line
+from cowfs.store.read.db import Db
 from cowfs.store.read.indexes import ave_records, exact
 from cowfs.views import columns, filenames
 from cowfs.views.columns import AttributesDirectory, Checkpoints, ColumnFile, Lines, NamespaceDirectory
@@ -150,7 +151,7 @@ def test_what_reads_cost(context: CommitContext, monkeypatch: pytest.MonkeyPatch
     attribute = context.db.attribute(":item/number")
     size = context.db.column_size(attribute.name)
     reader = Counting(context)
-    lines = Lines(reader, Checkpoints.of(attribute.key, size))
+    lines = Lines(Db(reader, context.db.txnid), Checkpoints.of(attribute.key, size))
     read(lines, size - 200, 200)
     assert reader.entries < 300  # the tail is found from the end
     reader.entries = 0
