@@ -67,7 +67,7 @@ def check(
         store = report.db
         return CheckReport(
             tuple(findings),
-            txid_at(reader),
+            reader.root.txnid if store is None else store.txid,
             reader.root.pages,
             reader.root.page_size,
             None if store is None else store.datom_count,

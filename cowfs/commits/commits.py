@@ -11,7 +11,6 @@ a look at the table of readers.
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import datetime
@@ -19,11 +18,6 @@ from datetime import datetime
 from cowfs.commits.held import HeldCommit
 from cowfs.engine.env import Env
 from cowfs.errors import NotFound, ReadOnly
-
-log = logging.getLogger("cowfs.views")
-
-_IDLE = 2.0  # seconds that a snapshot is kept for the next request
-_MAX_IDLE = 64
 
 
 class Commits(ABC):

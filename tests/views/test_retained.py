@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cowfs import Store
-from cowfs.commits import commits as module
+from cowfs.commits import retained as module
 from cowfs.commits.held import HeldCommit
 from cowfs.commits.retained import RetainedCommits
 from cowfs.engine.writetxn import WriteTxn
